@@ -1,0 +1,178 @@
+//! What went wrong, and the one table that turns it into every protocol's answer.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::StatusCode;
+use strait_wire::Reason;
+
+/// Something that ended an exchange before its proper end.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What kind of fault; the key of the table.
+    pub reason: Reason,
+    /// Nothing reached a backend, so the request may be tried elsewhere.
+    pub retry_safe: bool,
+    /// For logs on this node only: may name private addresses.
+    pub detail: Cow<'static, str>,
+}
+
+impl Fault {
+    /// A fault without detail.
+    pub const fn new(reason: Reason) -> Fault {
+        Fault { reason, retry_safe: false, detail: Cow::Borrowed("") }
+    }
+
+    /// A fault with a detail for the log.
+    pub fn because(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { reason, retry_safe: false, detail: detail.into() }
+    }
+
+    /// The same fault, marked as safe to try elsewhere.
+    #[must_use]
+    pub fn retry_safe(mut self) -> Fault {
+        self.retry_safe = true;
+        self
+    }
+
+    /// The fault's line in the table.
+    pub fn face(&self) -> &'static Face {
+        face(self.reason)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason)?;
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Whose fault it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The visitor's.
+    Caller,
+    /// The backend's.
+    Upstream,
+    /// The tunnel's, or its absence.
+    Tunnel,
+    /// Ours.
+    Us,
+}
+
+impl Whose {
+    /// The `side` label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Whose::Caller => "caller",
+            Whose::Upstream => "upstream",
+            Whose::Tunnel => "tunnel",
+            Whose::Us => "us",
+        }
+    }
+}
+
+/// How one kind of fault looks to each protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Face {
+    /// The kind.
+    pub reason: Reason,
+    /// Whose fault it is.
+    pub whose: Whose,
+    /// Status of the answer while its head has not been sent.
+    pub http: u16,
+    /// Status in the trailers (<https://grpc.io/docs/guides/status-codes/>).
+    pub grpc: u8,
+    /// WebSocket close code after the handshake (RFC 6455 7.4.1 and the IANA registry).
+    pub close: u16,
+    /// What happened and what to do, for the caller; names nothing private.
+    pub hint: &'static str,
+}
+
+impl Face {
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+macro_rules! faces {
+    ($($reason:ident $whose:ident $http:literal $grpc:literal $close:literal $hint:literal;)*) => {
+        const FACES: &[Face] = &[$(Face {
+            reason: Reason::$reason, whose: Whose::$whose,
+            http: $http, grpc: $grpc, close: $close, hint: $hint,
+        }),*];
+    };
+}
+
+// In the order of `Reason`; a test checks it.
+faces! {
+    None Us 500 13 1000 "the exchange had already ended";
+    BadRequest Caller 400 13 1002 "the request is malformed; send a valid one";
+    HeaderTooLarge Caller 431 8 1009 "header fields are over the limit; send fewer or smaller ones";
+    UriTooLong Caller 414 8 1009 "the request target is over the limit; shorten it";
+    BodyTooLarge Caller 413 8 1009 "the body is over the limit; send a smaller one";
+    MessageTooLarge Caller 413 8 1009 "a message is over the limit; split it or raise the limit";
+    NoRoute Caller 404 12 1008 "no route matches this host and path; check the address";
+    Misdirected Caller 421 12 1008 "this host is not served on this connection; open a new one";
+    Unauthenticated Caller 401 16 1008 "a credential is required; send a valid one";
+    Forbidden Caller 403 7 1008 "this credential does not allow that";
+    ClientOffline Tunnel 503 14 1013 "the other end of the tunnel is not connected; try again shortly";
+    ClientLost Tunnel 502 14 1014 "the tunnel broke while this request was on it; try again";
+    BackendRefused Upstream 502 14 1014 "the service does not accept connections; check that it runs";
+    BackendReset Upstream 502 14 1014 "the service broke off; check its log";
+    BackendInvalid Upstream 502 14 1014 "the service sent an invalid answer; check its log";
+    BackendConnectTimeout Upstream 504 14 1014 "connecting to the service took too long; check that it is reachable";
+    BackendTimeout Upstream 504 4 1014 "the service did not answer in time";
+    Deadline Caller 504 4 1013 "the caller's deadline passed";
+    Overloaded Us 503 14 1013 "a limit of this node is reached; try again shortly";
+    ClientLimit Us 429 8 1013 "a limit for this caller is reached; slow down";
+    Draining Us 503 14 1001 "this node is going away; try again";
+    Cancelled Caller 499 1 1001 "the caller gave up";
+    Loop Us 508 10 1011 "the request passed too many tunnels; check the routes for a loop";
+    Protocol Tunnel 502 13 1011 "the other end of the tunnel broke its protocol; compare the versions";
+    FlowControl Tunnel 502 13 1011 "the other end of the tunnel sent more than it was granted; compare the versions";
+    Internal Us 500 13 1011 "an error of this node; its log tells more";
+}
+
+/// The table's line for `reason`.
+pub fn face(reason: Reason) -> &'static Face {
+    &FACES[reason as usize]
+}
+
+/// The table, for the generated reference.
+pub fn faces() -> &'static [Face] {
+    FACES
+}
+
+/// The one-line body of an error answer: `<kind>: <what happened, what to do> (request <id>)`.
+pub fn line(reason: Reason, id: &strait_wire::RequestId) -> String {
+    format!("{reason}: {} (request {id})\n", face(reason).hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_one_line_for_each_reason_in_order() {
+        let reasons: Vec<Reason> = FACES.iter().map(|face| face.reason).collect();
+        assert_eq!(reasons, Reason::ALL);
+    }
+
+    #[test]
+    fn every_line_is_a_valid_answer_in_every_protocol() {
+        for face in FACES {
+            assert_eq!(face.status().as_u16(), face.http, "{}", face.reason);
+            assert!(face.grpc <= 16 && face.grpc != 0, "{}", face.reason);
+            assert!((1000..1016).contains(&face.close), "{}", face.reason);
+            assert!(!face.hint.contains('\n'), "{}", face.reason);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Whoever can carry an exchange to its answer.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::{Answer, Exchange, Fault};
+
+/// Why an exchange was not carried.
+pub struct Failure {
+    /// What went wrong.
+    pub fault: Fault,
+    /// The exchange itself, untouched, when nothing of it was sent anywhere: it may be
+    /// tried elsewhere, whatever its method.
+    pub untouched: Option<Box<Exchange>>,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Failure {
+        Failure { fault, untouched: None }
+    }
+}
+
+/// The future of an answer.
+pub type Carried<'a> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'a>>;
+
+/// Whoever can carry an exchange: a backend, a tunnel, a service in this process, a test
+/// double. Local or remote makes no difference to the caller.
+///
+/// The future resolves with the answer's head; both bodies may still be flowing then.
+/// Dropping the future, or the answer's body, cancels the exchange everywhere.
+pub trait Upstream: Send + Sync + 'static {
+    /// Carries `exchange` to its answer.
+    fn carry(&self, exchange: Exchange) -> Carried<'_>;
+}

@@ -7,7 +7,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use strait_mux::Refused;
-use strait_wire::{Opening, Part, Protocol, Reason, RequestId, StreamNo};
+use strait_wire::{Opening, Part, Protocol, Reason, StreamNo};
 use tokio_util::task::TaskTracker;
 
 use crate::pump::pump;

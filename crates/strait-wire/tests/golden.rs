@@ -196,8 +196,13 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn every_kind_of_message_has_its_bytes() {
-    let all: Vec<_> =
-        http().into_iter().chain(grpc()).chain(websocket()).chain(config()).chain(control()).collect();
+    let all: Vec<_> = http()
+        .into_iter()
+        .chain(grpc())
+        .chain(websocket())
+        .chain(config())
+        .chain(control())
+        .collect();
     let mut wrong = Vec::new();
     for (name, frame) in all {
         let expected = format!("{frame:?}");

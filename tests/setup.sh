@@ -11,6 +11,7 @@ declare -A DEBIAN=(
   [h2load]=nghttp2-client
   [nghttpx]=nghttp2-proxy
   [nginx]=nginx-light
+  [openssl]=openssl
   [chromium]=chromium
   [etcd]=etcd-server
   [etcdctl]=etcd-client

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import importlib
 import pathlib
+import resource
 import shutil
 import sys
 import time
@@ -143,6 +144,9 @@ async def main() -> int:
             return 2
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
+    # A thousand visitors need a thousand sockets, here and in what is started from here.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         return await suite(modes, options.k)
     finally:

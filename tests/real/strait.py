@@ -185,9 +185,8 @@ def unchunk(body: bytes) -> bytes:
 
 def held(status: dict) -> dict[str, float]:
     """What a node holds for its requests, from /status."""
-    held = {"in flight": len(status.get("in_flight", []))}
-    for number, session in enumerate(status.get("sessions", [])):
-        for name in ("open_in", "open_out", "budget_used", "credit_outstanding", "bytes_buffered"):
-            if name in session:
-                held[f"{name} of session {number}"] = session[name]
+    held = {"open requests": status["totals"]["open"], "budget used": status["totals"]["budget_used"]}
+    for session in status["sessions"]:
+        for name in ("open_ours", "open_theirs", "budget_used", "credit_outstanding", "buffered"):
+            held[f"{name} with {session['peer']}"] = session[name]
     return held

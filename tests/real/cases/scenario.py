@@ -169,7 +169,7 @@ async def mixed(t):
     async def watch():
         while True:
             for side in most:
-                most[side] = max(most[side], len((await pair.status(side))["in_flight"]))
+                most[side] = max(most[side], (await pair.status(side))["totals"]["open"])
             await asyncio.sleep(0.1)
 
     watching = asyncio.ensure_future(watch())

@@ -13,10 +13,15 @@ from case import case
 from process import until
 
 
-def socket(t, path: str, **options):
-    """A socket to the backend's path."""
+def at(address: str, path: str, **options):
+    """A socket to the backend's path, by way of an address."""
     options.setdefault("max_size", 64 << 20)
-    return connect(f"ws://{t.world.ws}/ws/{path}", open_timeout=10, ping_interval=None, close_timeout=5, **options)
+    return connect(f"ws://{address}/ws/{path}", open_timeout=10, ping_interval=None, close_timeout=5, **options)
+
+
+def socket(t, path: str, **options):
+    """A socket to the backend's path, in the mode of the case."""
+    return at(t.world.ws, path, **options)
 
 
 async def seen(t, key: str):

@@ -85,7 +85,7 @@ async def nghttpx(http: int) -> int:
     port = free_port()
     process = await Process.start(
         "nghttpx", "nghttpx", "--conf=/dev/null", f"--frontend=127.0.0.1,{port};no-tls",
-        f"--backend=127.0.0.1,{http}", "--workers=1", "--no-via",
+        f"--backend=127.0.0.1,{http}", "--workers=1", "--single-process", "--no-via",
     )
     await up(process, port)
     return port

@@ -1,0 +1,1 @@
+//! The samples, called as a visitor would.

@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 /// Visitors that read as fast as they can.
@@ -40,8 +41,9 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Joins the load that is running against `entry`, or starts one: two pages share it.
-    pub(crate) fn join(running: &Mutex<Weak<Load>>, entry: SocketAddr) -> Arc<Load> {
+    /// Joins the load that is running against `entry`, or starts one with visitors that
+    /// run `on` a thread of their own: two pages share it.
+    pub(crate) fn join(running: &Mutex<Weak<Load>>, entry: SocketAddr, on: &Handle) -> Arc<Load> {
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(load) = running.upgrade() {
             return load;
@@ -49,10 +51,10 @@ impl Load {
         let bytes = Arc::new(AtomicU64::new(0));
         let mut visitors = JoinSet::new();
         for _ in 0..DOWNLOADS {
-            visitors.spawn(read_on(entry, Arc::clone(&bytes)));
+            visitors.spawn_on(read_on(entry, Arc::clone(&bytes)), on);
         }
         for _ in 0..STALLED {
-            visitors.spawn(never_read(entry));
+            visitors.spawn_on(never_read(entry), on);
         }
         let load = Arc::new(Load { began: Instant::now(), bytes, _visitors: visitors });
         *running = Arc::downgrade(&load);

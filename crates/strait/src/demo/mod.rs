@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 async fn demo(arguments: &Arguments) -> io::Result<()> {
     let listener = listen(arguments.port).await?;
     let entry = listener.local_addr()?;
-    let samples = start_samples(entry, Arc::new(|| None)).await?;
+    let samples = start_samples(entry, Arc::new(|| None))?;
     greet(entry);
     tokio::select! {
         () = direct::serve(listener, &samples) => Ok(()),
@@ -102,7 +102,7 @@ fn greet(entry: SocketAddr) {
   HTTP, WebSocket and gRPC, all through one gRPC stream. Also try:
 
     curl -N http://{entry}/clock
-    curl http://{entry}/download?mb=500 -o /dev/null
+    curl \"http://{entry}/download?mb=500\" -o /dev/null
     websocat ws://{entry}/echo
     python3 -m websockets ws://{entry}/echo
     curl -sO http://{entry}/sampler.proto

@@ -11,6 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 
 use super::sampler;
@@ -30,23 +31,43 @@ pub(crate) struct Samples {
 ///
 /// # Errors
 /// When no port can be had.
-pub(crate) async fn start_samples(entry: SocketAddr, status: Status) -> io::Result<Samples> {
+pub(crate) fn start_samples(entry: SocketAddr, status: Status) -> io::Result<Samples> {
     let mut tasks = JoinSet::new();
-    let site = Arc::new(Site::new(entry, status));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let http = listener.local_addr()?;
-    tasks.spawn(accept(listener, move |socket| serve_http(socket, Arc::clone(&site))));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let grpc = listener.local_addr()?;
-    tasks.spawn(accept(listener, serve_grpc));
+    let services = aside("services")?;
+    let site = Arc::new(Site::new(entry, status, aside("visitors")?));
+    let (http, listener) = bind()?;
+    let serve = move |socket| serve_http(socket, Arc::clone(&site));
+    tasks.spawn_on(accept(listener, serve), &services);
+    let (grpc, listener) = bind()?;
+    tasks.spawn_on(accept(listener, serve_grpc), &services);
     Ok(Samples { http, grpc, _tasks: tasks })
 }
 
+/// A thread of its own for one role of the demo. In the world these are processes on
+/// other machines: they must not wait in the queues of the nodes, nor the nodes in theirs.
+fn aside(name: &str) -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    // Lives as long as the program: roles do not come and go.
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
+}
+
+/// A free port of the loopback. Its listener becomes one of tokio's where it is served.
+fn bind() -> io::Result<(SocketAddr, std::net::TcpListener)> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    Ok((listener.local_addr()?, listener))
+}
+
 /// Accepts for ever; every connection has a task of its own, which ends with this one.
-async fn accept<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F)
+async fn accept<F>(listener: std::net::TcpListener, serve: impl Fn(TcpStream) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

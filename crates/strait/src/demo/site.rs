@@ -11,6 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::load::{Bulk, Load};
 use super::{events, socket};
@@ -40,13 +41,15 @@ pub(crate) struct Site {
     entry: SocketAddr,
     status: Status,
     greeted: AtomicU64,
+    visitors: Handle,
     load: Mutex<Weak<Load>>,
 }
 
 impl Site {
-    /// A backend that reaches the tunnel's public side at `entry`.
-    pub(crate) fn new(entry: SocketAddr, status: Status) -> Site {
-        Site { entry, status, greeted: AtomicU64::new(0), load: Mutex::default() }
+    /// A backend that reaches the tunnel's public side at `entry`, and sends its bulk
+    /// visitors there from the thread of `visitors`.
+    pub(crate) fn new(entry: SocketAddr, status: Status, visitors: Handle) -> Site {
+        Site { entry, status, greeted: AtomicU64::new(0), visitors, load: Mutex::default() }
     }
 
     /// Answers one request.
@@ -64,7 +67,7 @@ impl Site {
             "/echo" => socket::accept(request),
             "/download" => download(query),
             "/__demo/readings" => events::readings(self.entry).await,
-            "/__demo/load" => events::progress(Load::join(&self.load, self.entry)),
+            "/__demo/load" => events::progress(Load::join(&self.load, self.entry, &self.visitors)),
             "/__demo/status" => self.in_flight(),
             _ => asset(path),
         }
@@ -90,7 +93,8 @@ fn asset(path: &str) -> Response<Body> {
         let hint = "Not here. There is / /hello /clock /echo /download?mb=N /upload.\n";
         return text(StatusCode::NOT_FOUND, hint);
     };
-    let mut response = text(StatusCode::OK, content);
+    let mut response = text(StatusCode::OK, "");
+    *response.body_mut() = Full::new(Bytes::from_static(content.as_bytes())).boxed_unsync();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     // Alone in its process, a page gets a clock of microseconds to measure with.

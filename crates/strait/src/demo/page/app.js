@@ -6,6 +6,7 @@ import { Picture } from "/strait.js";
 
 const KINDS = ["http", "socket", "events", "grpc"];
 const NAMES = { http: "HTTP request", socket: "WebSocket echo", events: "Event, late by", grpc: "gRPC call" };
+const SERIES = { http: "round trip, ms", socket: "round trip, ms", events: "late by, ms", grpc: "Echo round trip, ms" };
 // Enough for a p99 to mean something, few enough to follow what happens now.
 const KEPT = 600;
 const FRAME = 33;
@@ -18,7 +19,7 @@ const cards = Object.fromEntries(KINDS.map((kind) => {
     now: $("[data-now]", card),
     quantiles: $("[data-quantiles]", card),
     count: $("[data-count]", card),
-    series: new Series($("canvas", card), kind),
+    series: new Series($("canvas", card), kind, SERIES[kind]),
   }];
 }));
 const kept = Object.fromEntries(KINDS.map((kind) => [kind, { quiet: [], busy: [] }]));
@@ -88,8 +89,7 @@ function tell(kind, { done, wrong, lost, value }) {
   }
   const all = card.series.last(Infinity);
   const [half, most] = [0.5, 0.99].map((q) => duration(quantile(all, q)).join(" "));
-  const what = { http: "", socket: "", events: "late by ", grpc: "Echo " }[kind];
-  card.quantiles.textContent = `${what}p50 ${half}, p99 ${most}`;
+  card.quantiles.textContent = `p50 ${half}, p99 ${most}`;
   const order = kind === "http" ? "answered" : "in order";
   const fault = [wrong && `${number(wrong)} ${kind === "http" ? "mixed up" : "out of order"}`, lost && `${number(lost)} lost`];
   const faults = fault.filter(Boolean).join(", ");
@@ -113,7 +113,7 @@ function compare() {
       ["quiet", "busy"].forEach((when, i) => {
         const values = kept[kind][when];
         const ends = [0.5, 0.99].map((q) => quantile(values, q));
-        ends.forEach((end, j) => { cells[i * 2 + j].textContent = duration(end).join(" "); });
+        ends.forEach((end, j) => { cells[i * 2 + j].textContent = end === null ? "–" : end.toFixed(end >= 100 ? 0 : end >= 1 ? 1 : 2); });
         if (values.length === 0) return;
         const bar = document.createElement("i");
         const [from, to] = ends.map((ms) => place(ms) * 100);

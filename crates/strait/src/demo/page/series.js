@@ -22,7 +22,8 @@ export function duration(ms) {
 }
 
 export class Series {
-  constructor(canvas, tone) {
+  constructor(canvas, tone, caption) {
+    this.caption = caption;
     this.canvas = canvas;
     this.tone = tone;
     this.points = [];
@@ -50,7 +51,7 @@ export class Series {
     pen.clearRect(0, 0, width, height);
     const left = 26, now = Date.now();
     const x = (at) => left + (1 - (now - at) / SPAN) * (width - left);
-    const y = (ms) => height - 5 - place(ms) * (height - 10);
+    const y = (ms) => height - 4 - place(ms) * (height - 16);
     pen.fillStyle = style.bulkTint;
     for (const [from, to] of busy) {
       const begin = Math.max(left, x(from));
@@ -66,6 +67,8 @@ export class Series {
       pen.fillStyle = style.faint;
       pen.fillText(String(mark), left - 6, y(mark));
     }
+    pen.textAlign = "left";
+    pen.fillText(this.caption, left + 4, 8);
     pen.fillStyle = style[this.tone];
     pen.globalAlpha = 0.62;
     for (const [at, ms] of this.points) {

@@ -46,9 +46,9 @@ export class Picture {
 
   lay(width, height) {
     const narrow = width < 640;
-    const side = narrow ? 66 : 92;
-    const server = width * (narrow ? 0.4 : 0.345), client = width - server;
-    const top = 24, bottom = height - 34, middle = (top + bottom) / 2;
+    const side = narrow ? 78 : 92;
+    const server = width * (narrow ? 0.41 : 0.345), client = width - server;
+    const top = 24, bottom = height - (narrow ? 16 : 34), middle = (top + bottom) / 2;
     const apart = (bottom - top) / (LANES.length - 1), close = 7;
     this.shape = { width, side, server, client, middle, top, bottom, close, narrow };
     this.tracks = new Map(LANES.map(({ kind }, i) => {
@@ -93,7 +93,7 @@ export class Picture {
       pen.globalAlpha = 1;
       pen.fillStyle = quiet ? style.faint : style.soft;
       pen.textAlign = "right";
-      pen.fillText(from, side - 10, points[0][1]);
+      pen.fillText(kind === "bulk" && bulkOn ? `8 ${from}` : from, side - 10, points[0][1]);
       pen.textAlign = "left";
       pen.fillText(to, width - side + 10, points[0][1]);
     }

@@ -1,17 +1,35 @@
 //! Moves exchanges between entries, backends and tunnels, whatever their protocol.
 
 mod body;
+mod carry;
+mod directory;
+mod dispatch;
+mod driver;
 mod exchange;
 pub mod fault;
+mod flight;
+mod group;
+mod pump;
 mod record;
+mod route;
+mod session;
+mod stream;
 mod upstream;
 
 pub use body::{Body, BoxBody, EmptyBody, collect_small, next_part};
+pub use carry::serve;
+pub use directory::{Directory, Local, RouteLine};
+pub use dispatch::Dispatch;
+pub use driver::{Ending, Incoming, drive};
 pub use exchange::{Answer, Caller, Context, Exchange, Origin};
 pub use fault::Fault;
+pub use flight::{Counters, Flight, Flights};
 pub use record::{Record, Recorder};
+pub use route::Match;
+pub use session::{News, Session};
 pub use upstream::{Carried, Failure, Upstream};
 
+pub use strait_mux::{Budget, Settings, Stats};
 pub use strait_wire::{
     Data, MessageStart, Part, Protocol, Reason, RequestHead, RequestId, ResponseHead,
 };

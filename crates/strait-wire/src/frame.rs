@@ -33,6 +33,8 @@ pub enum Frame {
     Announce(Announcement),
     /// The peer's answer to our announcement.
     Announced(Announced),
+    /// Content that is wrong within one request, and what is wrong: costs that request alone.
+    Malformed(StreamNo, &'static str),
     /// A payload of a newer peer: ignored and counted.
     Unknown,
 }

@@ -28,6 +28,17 @@ impl Protocol {
             Protocol::WebSocket => "websocket",
         }
     }
+
+    /// Whether a head may share its message with pieces of the body: the handshakes of
+    /// WebSockets have a payload type of their own.
+    pub fn head_travels_alone(self) -> bool {
+        self == Protocol::WebSocket
+    }
+
+    /// Whether several small messages may share one frame.
+    pub fn packs_messages(self) -> bool {
+        self == Protocol::Grpc
+    }
 }
 
 impl fmt::Display for Protocol {

@@ -4,6 +4,7 @@
 //! every protocol is cut into. `proto/strait/v1/tunnel.proto` is the contract; [`codec`]
 //! is the only module that knows its generated types.
 
+pub mod codec;
 mod control;
 mod frame;
 mod head;

@@ -203,21 +203,14 @@ pub struct WebSocketRequest {
     #[prost(message, repeated, tag = "4")]
     pub headers: ::prost::alloc::vec::Vec<Header>,
 }
-/// 101 accepts. Any other status is the backend's refusal: an ordinary answer
-/// whose body travels here too.
+/// 101 accepts. Any other status is the backend's refusal: an ordinary answer whose
+/// body follows as frames with `payload` alone, the last one with `is_last_chunk`.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WebSocketResponse {
-    /// status and headers are set
-    #[prost(bool, tag = "1")]
-    pub is_first_chunk: bool,
-    #[prost(bool, tag = "2")]
-    pub is_last_chunk: bool,
-    #[prost(uint32, tag = "3")]
+    #[prost(uint32, tag = "1")]
     pub status: u32,
-    #[prost(message, repeated, tag = "4")]
+    #[prost(message, repeated, tag = "2")]
     pub headers: ::prost::alloc::vec::Vec<Header>,
-    #[prost(bytes = "bytes", tag = "5")]
-    pub body: ::prost::bytes::Bytes,
 }
 /// A frame (RFC 6455 5.2) or a piece of one. Payloads travel unmasked: masking
 /// belongs to each leg. Ping, pong and close pass end to end.

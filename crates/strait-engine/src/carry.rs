@@ -1,0 +1,186 @@
+//! Exchanges over a tunnel: carrying ours there, and answering the peer's.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use strait_mux::Refused;
+use strait_wire::{Opening, Part, Protocol, Reason, StreamNo};
+use tokio_util::task::TaskTracker;
+
+use crate::pump::pump;
+use crate::stream::{StreamReader, StreamWriter};
+use crate::{
+    Answer, Body, BoxBody, Caller, Carried, Context, EmptyBody, Exchange, Failure, Fault, Origin,
+    Session, Upstream,
+};
+
+impl Upstream for Session {
+    fn carry(&self, exchange: Exchange) -> Carried<'_> {
+        Box::pin(carry(self, exchange))
+    }
+}
+
+async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure> {
+    let bodiless = exchange.body.is_end();
+    let opening = opening(&exchange);
+    let protocol = exchange.context.protocol;
+    let no = match session.with(|core| core.mux.open(opening, protocol, bodiless)) {
+        Ok(no) => no,
+        Err(refused) => {
+            let untouched = Some(Box::new(exchange));
+            return Err(Failure { fault: refusal(refused), untouched });
+        }
+    };
+    let Exchange { head, context, body } = exchange;
+    let writer = StreamWriter::new(session.clone(), no);
+    let mut reader = StreamReader::new(session.clone(), no);
+    if bodiless {
+        drop(writer);
+    } else {
+        // Ends by itself: with the body, or when the request is cut.
+        tokio::spawn(pump(body, writer));
+    }
+    match poll_fn(|cx| reader.poll_head(cx)).await {
+        Ok(head) => {
+            let size = content_length(&head.headers);
+            Ok(Answer { head, body: Box::new(reader.with_size(size)) })
+        }
+        Err(fault) => {
+            // Without a body nothing of the exchange was used up.
+            let again = bodiless
+                && (fault.retry_safe
+                    || (fault.reason == Reason::ClientLost && is_safe(&head.method)));
+            let exchange = Exchange { head, context, body: Box::new(EmptyBody) };
+            Err(Failure { fault, untouched: again.then(|| Box::new(exchange)) })
+        }
+    }
+}
+
+/// Methods that may be sent twice when no answer came (RFC 9110 9.2.1).
+fn is_safe(method: &http::Method) -> bool {
+    matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS)
+}
+
+fn refusal(refused: Refused) -> Fault {
+    match refused {
+        Refused::NotReady => Fault::because(Reason::ClientOffline, "the tunnel is being set up"),
+        Refused::Leaving => Fault::because(Reason::Draining, "the tunnel is being drained"),
+        Refused::TooMany => {
+            Fault::because(Reason::Overloaded, "the tunnel has as many requests as its peer allows")
+        }
+        Refused::NoBudget => {
+            Fault::because(Reason::Overloaded, "the tunnel's memory budget is used up")
+        }
+    }
+    .retry_safe()
+}
+
+fn opening(exchange: &Exchange) -> Opening {
+    let context = &exchange.context;
+    Opening {
+        id: Some(context.id),
+        client_id: String::new(),
+        trace: context.trace.clone(),
+        deadline: context.deadline.map(|at| at.saturating_duration_since(now())),
+        hops: context.hops + 1,
+        urgency: context.urgency,
+        service: context.service.clone(),
+        answer_credit: 0,
+        head: Arc::clone(&exchange.head),
+    }
+}
+
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn content_length(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Answers what the peer opens, with `upstream`, until the session ends. Each exchange has
+/// a task of its own, counted by `tasks`.
+pub async fn serve(session: Session, upstream: Arc<dyn Upstream>, tasks: TaskTracker) {
+    while let Some(no) = session.accept().await {
+        let Some((protocol, opening)) = session.with(|core| core.mux.accept(no)) else { continue };
+        let writer = StreamWriter::new(session.clone(), no);
+        let exchange = accepted(&session, no, protocol, *opening);
+        let upstream = Arc::clone(&upstream);
+        tasks.spawn(async move { answer(exchange, writer, &*upstream).await });
+    }
+}
+
+fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Opening) -> Exchange {
+    let reader = StreamReader::new(session.clone(), no);
+    let size = content_length(&opening.head.headers);
+    let body: BoxBody =
+        if reader.is_end() { Box::new(EmptyBody) } else { Box::new(reader.with_size(size)) };
+    // A deadline centuries away is none.
+    let deadline = opening.deadline.filter(|left| *left < Duration::from_secs(1 << 32));
+    let context = Context {
+        protocol,
+        id: opening.id.unwrap_or_default(),
+        trace: opening.trace,
+        deadline: deadline.map(|left| now() + left),
+        hops: opening.hops,
+        urgency: opening.urgency,
+        service: opening.service,
+        caller: Caller { origin: Origin::Session(Arc::clone(session.name())), address: None },
+    };
+    Exchange { head: opening.head, context, body }
+}
+
+/// Carries one exchange of the peer and sends its answer back. When the peer cancels,
+/// everything here is dropped, which cancels it further on.
+async fn answer(exchange: Exchange, writer: StreamWriter, upstream: &dyn Upstream) {
+    let outcome = {
+        let mut carried = pin!(upstream.carry(exchange));
+        poll_fn(|cx| match carried.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => writer.poll_gone(cx).map(|_| None),
+        })
+        .await
+    };
+    match outcome {
+        None => {}
+        Some(Ok(answer)) => {
+            let mut body = answer.body;
+            let (first, end) = peek(&mut body).await;
+            let sent = match first {
+                Err(fault) => {
+                    writer.abort(&fault);
+                    return;
+                }
+                Ok(first) => writer.respond(answer.head, first, end),
+            };
+            if sent.is_ok() && !end {
+                // The fault is recorded by the dispatch that carried the exchange.
+                let _ = pump(body, writer).await;
+            }
+        }
+        Some(Err(failure)) => writer.abort(&failure.fault),
+    }
+}
+
+/// The first part of `body` if it is there already, and whether the body ends with it: a
+/// small answer travels as one message.
+async fn peek(body: &mut BoxBody) -> (Result<Option<Part>, Fault>, bool) {
+    poll_fn(|cx: &mut TaskContext<'_>| {
+        if body.is_end() {
+            return Poll::Ready((Ok(None), true));
+        }
+        Poll::Ready(match body.poll_part(cx) {
+            Poll::Pending => (Ok(None), false),
+            Poll::Ready(None) => (Ok(None), true),
+            Poll::Ready(Some(Err(fault))) => (Err(fault), true),
+            Poll::Ready(Some(Ok(part))) => {
+                let end = body.is_end() || matches!(part, Part::Trailers(_));
+                (Ok(Some(part)), end)
+            }
+        })
+    })
+    .await
+}

@@ -1,0 +1,285 @@
+//! The single path of every exchange: limit, route, carry, record.
+//!
+//! Entries and the accept loops of sessions call the same dispatch; what it calls is a
+//! backend or a tunnel. So both directions of both nodes are this one path.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Instant;
+
+use strait_wire::{Data, Part, Protocol, Reason};
+use tokio::time::{Instant as Timer, Sleep, sleep_until};
+
+use crate::directory::{Directory, Target};
+use crate::flight::{Counters, Flight, Flights};
+use crate::{Answer, Body, BoxBody, Carried, Exchange, Failure, Fault, Record, Recorder, Upstream};
+
+/// Tunnels that a request may pass; one more is taken for a loop.
+const MAX_HOPS: u32 = 8;
+
+/// The single path of every exchange of a node.
+pub struct Dispatch {
+    directory: Arc<Directory>,
+    recorder: Arc<dyn Recorder>,
+    flights: Arc<Flights>,
+    max_exchanges: usize,
+}
+
+impl Dispatch {
+    /// A dispatch that finds upstreams in `directory`, carries at most `max_exchanges` at
+    /// once and tells `recorder` of each.
+    pub fn new(
+        directory: Arc<Directory>,
+        recorder: Arc<dyn Recorder>,
+        max_exchanges: usize,
+    ) -> Dispatch {
+        Dispatch { directory, recorder, flights: Arc::default(), max_exchanges }
+    }
+
+    /// What is under way.
+    pub fn flights(&self) -> &Arc<Flights> {
+        &self.flights
+    }
+
+    async fn handle(&self, mut exchange: Exchange) -> Result<Answer, Failure> {
+        let target = self.route(&exchange);
+        let name = target.as_ref().map_or_else(|_| "".into(), |t| Arc::clone(&t.service));
+        let mut entry = Entry::open(self, &exchange, name);
+        let outcome = match target {
+            Err(fault) => Err(fault.into()),
+            Ok(target) => {
+                if target.remote {
+                    exchange.context.service = target.service.to_string();
+                }
+                if !exchange.body.is_end() {
+                    let counted =
+                        Counted { body: exchange.body, flight: Arc::clone(&entry.flight) };
+                    exchange.body = Box::new(counted);
+                }
+                let deadline = exchange.context.deadline;
+                within(deadline, target.upstream.carry(exchange)).await
+            }
+        };
+        match outcome {
+            Ok(answer) => Ok(entry.answered(answer)),
+            Err(failure) => {
+                entry.record.status = Some(failure.fault.face().http);
+                entry.end(Some(failure.fault.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    fn route(&self, exchange: &Exchange) -> Result<Target, Fault> {
+        if exchange.context.hops > MAX_HOPS {
+            return Err(Fault::new(Reason::Loop));
+        }
+        if self.flights.count() >= self.max_exchanges {
+            return Err(Fault::because(Reason::Overloaded, "max_exchanges is reached").retry_safe());
+        }
+        self.directory.find(exchange).ok_or_else(|| Fault::new(Reason::NoRoute).retry_safe())
+    }
+}
+
+impl Upstream for Dispatch {
+    fn carry(&self, exchange: Exchange) -> Carried<'_> {
+        Box::pin(self.handle(exchange))
+    }
+}
+
+/// Carries until the caller's deadline. What was being carried is dropped then, which
+/// cancels it everywhere.
+async fn within(deadline: Option<Instant>, carried: Carried<'_>) -> Result<Answer, Failure> {
+    match deadline {
+        None => carried.await,
+        Some(at) => tokio::time::timeout_at(Timer::from_std(at), carried)
+            .await
+            .unwrap_or_else(|_| Err(Fault::new(Reason::Deadline).into())),
+    }
+}
+
+/// The entry of an exchange in the books. Closed exactly once, by `Drop` if need be.
+struct Entry {
+    flights: Arc<Flights>,
+    recorder: Arc<dyn Recorder>,
+    flight: Arc<Flight>,
+    key: u64,
+    deadline: Option<Instant>,
+    record: Record,
+    closed: bool,
+}
+
+impl Entry {
+    fn open(dispatch: &Dispatch, exchange: &Exchange, route: Arc<str>) -> Entry {
+        let (head, context) = (&exchange.head, &exchange.context);
+        let flight = Arc::new(Flight {
+            id: context.id,
+            protocol: context.protocol,
+            route: Arc::clone(&route),
+            since: Timer::now().into_std(),
+            counters: Counters::default(),
+        });
+        dispatch.recorder.started(context.protocol);
+        Entry {
+            key: dispatch.flights.enter(Arc::clone(&flight)),
+            flights: Arc::clone(&dispatch.flights),
+            recorder: Arc::clone(&dispatch.recorder),
+            flight,
+            deadline: context.deadline,
+            closed: false,
+            record: Record {
+                id: context.id,
+                trace: context.trace.clone(),
+                protocol: context.protocol,
+                caller: context.caller.clone(),
+                route,
+                method: head.method.clone(),
+                host: head.host().to_owned(),
+                path: head.path_only().to_owned(),
+                status: None,
+                grpc_status: None,
+                bytes_in: 0,
+                bytes_out: 0,
+                messages_in: 0,
+                messages_out: 0,
+                first_byte: None,
+                duration: std::time::Duration::ZERO,
+                fault: None,
+            },
+        }
+    }
+
+    /// The head has come; the entry stays open with the body.
+    fn answered(mut self, answer: Answer) -> Answer {
+        self.record.status = Some(answer.head.status.as_u16());
+        self.record.first_byte = Some(self.age());
+        self.note_grpc_status(&answer.head.headers);
+        if answer.body.is_end() {
+            self.end(None);
+            return answer;
+        }
+        let timer = self.deadline.map(|at| Box::pin(sleep_until(Timer::from_std(at))));
+        let body = Box::new(Recorded { body: answer.body, entry: self, timer });
+        Answer { head: answer.head, body }
+    }
+
+    fn age(&self) -> std::time::Duration {
+        Timer::now().into_std().saturating_duration_since(self.flight.since)
+    }
+
+    fn note_grpc_status(&mut self, headers: &http::HeaderMap) {
+        if self.record.protocol == Protocol::Grpc
+            && let Some(status) = headers.get("grpc-status").and_then(|v| v.to_str().ok())
+        {
+            self.record.grpc_status = status.parse().ok();
+        }
+    }
+
+    fn end(&mut self, fault: Option<Fault>) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let counters = &self.flight.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        self.record.bytes_in = read(&counters.bytes_in);
+        self.record.bytes_out = read(&counters.bytes_out);
+        self.record.messages_in = read(&counters.messages_in);
+        self.record.messages_out = read(&counters.messages_out);
+        self.record.duration = self.age();
+        if let Some(fault) = &fault
+            && self.record.protocol == Protocol::Grpc
+        {
+            self.record.grpc_status = Some(u32::from(fault.face().grpc));
+        }
+        self.record.fault = fault;
+        self.flights.leave(self.key);
+        self.recorder.finished(&self.record);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.end(Some(Fault::new(Reason::Cancelled)));
+    }
+}
+
+/// Adds one piece to the counters of its direction.
+fn count(
+    bytes: &std::sync::atomic::AtomicU64,
+    messages: &std::sync::atomic::AtomicU64,
+    data: &Data,
+) {
+    bytes.fetch_add(data.bytes.len() as u64, Ordering::Relaxed);
+    if data.ends_message {
+        messages.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A request's body that counts what passes.
+struct Counted {
+    body: BoxBody,
+    flight: Arc<Flight>,
+}
+
+impl Body for Counted {
+    fn poll_part(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        let part = ready!(self.body.poll_part(cx));
+        if let Some(Ok(Part::Data(data))) = &part {
+            count(&self.flight.counters.bytes_in, &self.flight.counters.messages_in, data);
+        }
+        Poll::Ready(part)
+    }
+
+    fn is_end(&self) -> bool {
+        self.body.is_end()
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.body.size()
+    }
+}
+
+/// An answer's body that keeps the books and the caller's deadline.
+struct Recorded {
+    body: BoxBody,
+    entry: Entry,
+    timer: Option<std::pin::Pin<Box<Sleep>>>,
+}
+
+impl Body for Recorded {
+    fn poll_part(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        let part = match self.body.poll_part(cx) {
+            Poll::Ready(part) => part,
+            Poll::Pending => {
+                let Some(timer) = &mut self.timer else { return Poll::Pending };
+                ready!(std::future::Future::poll(timer.as_mut(), cx));
+                Some(Err(Fault::new(Reason::Deadline)))
+            }
+        };
+        match &part {
+            Some(Ok(Part::Data(data))) => {
+                let counters = &self.entry.flight.counters;
+                count(&counters.bytes_out, &counters.messages_out, data);
+                if self.body.is_end() {
+                    self.entry.end(None);
+                }
+            }
+            Some(Ok(Part::Trailers(map))) => {
+                self.entry.note_grpc_status(map);
+                self.entry.end(None);
+            }
+            Some(Err(fault)) => self.entry.end(Some(fault.clone())),
+            None => self.entry.end(None),
+        }
+        Poll::Ready(part)
+    }
+
+    fn is_end(&self) -> bool {
+        self.body.is_end()
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.body.size()
+    }
+}

@@ -1,0 +1,74 @@
+//! Moves the frames of one session from its link, and its time.
+
+use std::future::Future;
+
+use strait_wire::{Frame, Reason};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+
+use crate::Session;
+
+/// The receiving half of a link.
+pub trait Incoming: Send {
+    /// The next frame; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// What broke, for the log.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Frame>, String>> + Send;
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// One of the sides said goodbye.
+    Goodbye,
+    /// The link broke, or the peer stopped answering.
+    Lost(String),
+    /// The peer broke the protocol; it was told why.
+    Refused(String),
+}
+
+/// How long a goodbye may take to be read by the peer.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Receives for `session` until its link ends; then every request on it has ended too. The
+/// sending half is pulled by the link itself, from [`Session::poll_frame`].
+pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
+    let ending = receive(session, &mut incoming).await;
+    if let Ending::Refused(why) = &ending {
+        session.close(Reason::Protocol, why);
+        // Let the goodbye leave before the link is torn down.
+        let rest = async { while let Ok(Some(_)) = incoming.next().await {} };
+        let _ = timeout(FAREWELL, rest).await;
+    }
+    session.lose(Reason::ClientLost);
+    ending
+}
+
+async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
+    let mut goodbye = false;
+    let mut deadline = match session.expire() {
+        Ok(at) => Instant::from_std(at),
+        Err(fatal) => return Ending::Refused(fatal.to_string()),
+    };
+    loop {
+        tokio::select! {
+            biased;
+            frame = incoming.next() => match frame {
+                Ok(Some(frame)) => {
+                    goodbye |= matches!(&frame, Frame::GoAway(goaway) if goaway.last.is_some());
+                    if let Err(fatal) = session.receive(frame) {
+                        return Ending::Refused(fatal.to_string());
+                    }
+                }
+                Ok(None) if goodbye || session.said_goodbye() => return Ending::Goodbye,
+                Ok(None) => return Ending::Lost("the stream ended without a goodbye".to_owned()),
+                Err(_) if goodbye || session.said_goodbye() => return Ending::Goodbye,
+                Err(error) => return Ending::Lost(error),
+            },
+            () = sleep_until(deadline) => match session.expire() {
+                Ok(at) => deadline = Instant::from_std(at),
+                Err(fatal) => return Ending::Lost(fatal.to_string()),
+            },
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Exchanges that are under way, for people who ask what is going on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use strait_wire::{Protocol, RequestId};
+
+/// One exchange under way. Its counters are live.
+#[derive(Debug)]
+pub struct Flight {
+    /// The request's id.
+    pub id: RequestId,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The service that answers; empty until a route is found.
+    pub route: Arc<str>,
+    /// When it arrived.
+    pub since: Instant,
+    /// What has passed.
+    pub counters: Counters,
+}
+
+/// What has passed of one exchange.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Payload bytes of the request.
+    pub bytes_in: AtomicU64,
+    /// Payload bytes of the answer.
+    pub bytes_out: AtomicU64,
+    /// Messages of the request.
+    pub messages_in: AtomicU64,
+    /// Messages of the answer.
+    pub messages_out: AtomicU64,
+}
+
+/// The exchanges under way on this node.
+#[derive(Debug, Default)]
+pub struct Flights {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Flight>>>,
+}
+
+impl Flights {
+    /// Enters an exchange and returns its key.
+    pub(crate) fn enter(&self, flight: Arc<Flight>) -> u64 {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(key, flight);
+        key
+    }
+
+    /// Removes an exchange.
+    pub(crate) fn leave(&self, key: u64) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// How many exchanges are under way.
+    pub fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Up to `limit` exchanges under way, the oldest first.
+    pub fn list(&self, limit: usize) -> Vec<Arc<Flight>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<(u64, Arc<Flight>)> =
+            open.iter().map(|(k, f)| (*k, Arc::clone(f))).collect();
+        drop(open);
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.truncate(limit);
+        all.into_iter().map(|(_, flight)| flight).collect()
+    }
+}

@@ -1,0 +1,97 @@
+//! The live tunnels that offer one service, as one upstream.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use strait_wire::Reason;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::{Answer, Carried, Exchange, Failure, Fault, Session, Upstream};
+
+/// The tunnels that offer one service.
+pub(crate) struct Group {
+    /// How long an exchange waits for a first tunnel before it is refused.
+    hold: Duration,
+    members: Mutex<Members>,
+    joined: Notify,
+}
+
+#[derive(Default)]
+struct Members {
+    sessions: Vec<Session>,
+    turn: usize,
+}
+
+impl Group {
+    pub(crate) fn new(hold: Duration) -> Group {
+        Group { hold, members: Mutex::default(), joined: Notify::new() }
+    }
+
+    pub(crate) fn join(&self, session: &Session) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if !members.sessions.iter().any(|known| known.is(session)) {
+            members.sessions.push(session.clone());
+        }
+        drop(members);
+        self.joined.notify_waiters();
+    }
+
+    pub(crate) fn leave(&self, session: &Session) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.sessions.retain(|known| !known.is(session));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).sessions.len()
+    }
+
+    /// The member with the fewest requests open, other than `tried`; of equals the one
+    /// whose turn it is.
+    fn choose(&self, tried: &[Session]) -> Option<Session> {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = members.sessions.len();
+        members.turn = members.turn.wrapping_add(1);
+        let turn = members.turn;
+        let order = (0..count).map(|i| &members.sessions[(turn + i) % count]);
+        order
+            .filter(|session| !session.is_closed() && !tried.iter().any(|t| t.is(session)))
+            .min_by_key(|session| if count == 1 { 0 } else { session.pending() })
+            .cloned()
+    }
+
+    /// A member, waiting for one to join if there is none.
+    async fn member(&self, tried: &[Session]) -> Option<Session> {
+        let joined = self.joined.notified();
+        if let Some(session) = self.choose(tried) {
+            return Some(session);
+        }
+        timeout(self.hold, joined).await.ok()?;
+        self.choose(tried)
+    }
+
+    async fn carry_on(&self, mut exchange: Exchange) -> Result<Answer, Failure> {
+        let mut tried = Vec::new();
+        let mut last =
+            Fault::because(Reason::ClientOffline, "no tunnel offers this service now").retry_safe();
+        // Once more after a failure that used nothing up, on another tunnel.
+        for _ in 0..2 {
+            let Some(session) = self.member(&tried).await else { break };
+            match session.carry(exchange).await {
+                Err(Failure { fault, untouched: Some(again) }) => {
+                    last = fault;
+                    exchange = *again;
+                    tried.push(session);
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(last.into())
+    }
+}
+
+impl Upstream for Group {
+    fn carry(&self, exchange: Exchange) -> Carried<'_> {
+        Box::pin(self.carry_on(exchange))
+    }
+}

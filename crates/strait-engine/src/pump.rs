@@ -1,0 +1,48 @@
+//! From a body to a tunnel: the one pump for every protocol and both directions.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use strait_wire::Part;
+
+use crate::stream::StreamWriter;
+use crate::{BoxBody, Fault};
+
+/// Pieces moved before other tasks get their turn.
+const BURST: usize = 16;
+
+/// Moves `body` into `writer` up to its end. A body that is cut cuts the request.
+///
+/// # Errors
+/// The fault that ended it early: the body's, or the tunnel's.
+pub(crate) async fn pump(mut body: BoxBody, writer: StreamWriter) -> Result<(), Fault> {
+    let outcome = poll_fn(|cx| poll(&mut body, &writer, cx)).await;
+    if let Err(fault) = &outcome {
+        // Nothing happens when it was the tunnel that cut.
+        writer.abort(fault);
+    }
+    outcome
+}
+
+fn poll(
+    body: &mut BoxBody,
+    writer: &StreamWriter,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Fault>> {
+    for _ in 0..BURST {
+        // Asking for room first is the back-pressure, and tells when the request is cut.
+        ready!(writer.poll_room(cx))?;
+        match ready!(body.poll_part(cx)) {
+            Some(Ok(Part::Data(data))) => {
+                if !data.bytes.is_empty() || data.start.is_some() || data.ends_message {
+                    writer.push(data)?;
+                }
+            }
+            Some(Ok(Part::Trailers(map))) => return Poll::Ready(writer.finish(Some(map))),
+            Some(Err(fault)) => return Poll::Ready(Err(fault)),
+            None => return Poll::Ready(writer.finish(None)),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}

@@ -1,0 +1,168 @@
+//! The two handles of one request on a tunnel.
+
+use std::task::{Context, Poll};
+
+use strait_mux::{Gone, Taken};
+use strait_wire::{Data, Part, Reason, ResponseHead, StreamNo};
+
+use crate::{Body, Fault, Session};
+
+/// What the peer sends for one request. Dropped before the end, it cancels.
+pub(crate) struct StreamReader {
+    session: Session,
+    no: StreamNo,
+    size: Option<u64>,
+}
+
+/// What this side sends for one request. Dropped before the end, it cancels.
+pub(crate) struct StreamWriter {
+    session: Session,
+    no: StreamNo,
+}
+
+/// The fault of a request that is gone.
+pub(crate) fn fault(gone: Gone) -> Fault {
+    let detail = if gone.by_peer { "said by the other end of the tunnel" } else { "" };
+    let fault = Fault::because(gone.reason, detail);
+    if gone.retry_safe { fault.retry_safe() } else { fault }
+}
+
+impl StreamReader {
+    pub(crate) fn new(session: Session, no: StreamNo) -> StreamReader {
+        StreamReader { session, no, size: None }
+    }
+
+    /// Waits for the answer's head.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Fault>> {
+        self.session.with(|core| match core.mux.take(self.no, now()) {
+            Taken::Head(head) => Poll::Ready(Ok(*head)),
+            Taken::Gone(gone) => Poll::Ready(Err(fault(gone))),
+            Taken::Pending => {
+                core.wait_readable(self.no, cx);
+                Poll::Pending
+            }
+            // The life of a half begins with its head.
+            Taken::Data(_) | Taken::Trailers(_) | Taken::End => {
+                Poll::Ready(Err(Fault::because(Reason::Protocol, "an answer without a head")))
+            }
+        })
+    }
+
+    /// Notes the length that the head promised, as a hint for whoever frames the body.
+    pub(crate) fn with_size(mut self, size: Option<u64>) -> StreamReader {
+        self.size = size;
+        self
+    }
+}
+
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Body for StreamReader {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        self.session.with(|core| match core.mux.take(self.no, now()) {
+            Taken::Data(data) => Poll::Ready(Some(Ok(Part::Data(data)))),
+            Taken::Trailers(map) => Poll::Ready(Some(Ok(Part::Trailers(*map)))),
+            Taken::End => Poll::Ready(None),
+            Taken::Gone(gone) => Poll::Ready(Some(Err(fault(gone)))),
+            Taken::Head(_) => {
+                Poll::Ready(Some(Err(Fault::because(Reason::Protocol, "a second head"))))
+            }
+            Taken::Pending => {
+                core.wait_readable(self.no, cx);
+                Poll::Pending
+            }
+        })
+    }
+
+    fn is_end(&self) -> bool {
+        self.session.with(|core| core.mux.is_drained(self.no))
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.size
+    }
+}
+
+impl Drop for StreamReader {
+    fn drop(&mut self) {
+        self.session.with(|core| core.drop_reader(self.no));
+    }
+}
+
+impl StreamWriter {
+    pub(crate) fn new(session: Session, no: StreamNo) -> StreamWriter {
+        StreamWriter { session, no }
+    }
+
+    /// Queues the answer's head together with what is already known of its body, so that a
+    /// small answer is one message.
+    pub(crate) fn respond(
+        &self,
+        head: ResponseHead,
+        first: Option<Part>,
+        end: bool,
+    ) -> Result<(), Fault> {
+        self.session.with(|core| {
+            core.mux.respond(self.no, head).map_err(fault)?;
+            let trailers = match first {
+                Some(Part::Data(data)) => {
+                    core.mux.push(self.no, data).map_err(fault)?;
+                    None
+                }
+                Some(Part::Trailers(map)) => Some(map),
+                None => None,
+            };
+            if end || trailers.is_some() {
+                core.mux.finish(self.no, trailers).map_err(fault)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until a piece may be pushed. The task is woken when the request is cut even
+    /// while it waits for something else.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.session.with(|core| {
+            core.wait_writable(self.no, cx);
+            match core.mux.room(self.no) {
+                Ok(0) => Poll::Pending,
+                Ok(_) => Poll::Ready(Ok(())),
+                Err(gone) => Poll::Ready(Err(fault(gone))),
+            }
+        })
+    }
+
+    /// Waits until the request is cut.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Fault> {
+        self.session.with(|core| match core.mux.gone(self.no) {
+            Some(gone) => Poll::Ready(fault(gone)),
+            None => {
+                core.wait_writable(self.no, cx);
+                Poll::Pending
+            }
+        })
+    }
+
+    /// Queues a piece.
+    pub(crate) fn push(&self, data: Data) -> Result<(), Fault> {
+        self.session.with(|core| core.mux.push(self.no, data)).map_err(fault)
+    }
+
+    /// Ends this direction.
+    pub(crate) fn finish(&self, trailers: Option<http::HeaderMap>) -> Result<(), Fault> {
+        self.session.with(|core| core.mux.finish(self.no, trailers)).map_err(fault)
+    }
+
+    /// Cuts the request because of `fault`.
+    pub(crate) fn abort(&self, fault: &Fault) {
+        self.session.with(|core| core.mux.reset(self.no, fault.reason, fault.retry_safe, ""));
+    }
+}
+
+impl Drop for StreamWriter {
+    fn drop(&mut self) {
+        self.session.with(|core| core.drop_writer(self.no));
+    }
+}

@@ -1,0 +1,89 @@
+//! Memory that may still be promised.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A number of bytes that may be promised to peers or held in queues, shared by all that
+/// promise: the requests of a session, the sessions of a process. Clones share one budget.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    limit: usize,
+    used: AtomicUsize,
+    parent: Option<Budget>,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Budget {
+        Budget(Arc::new(Pool { limit, used: AtomicUsize::new(0), parent: None }))
+    }
+
+    /// A budget of `limit` bytes whose every byte also counts against this one.
+    pub fn child(&self, limit: usize) -> Budget {
+        let parent = Some(self.clone());
+        Budget(Arc::new(Pool { limit, used: AtomicUsize::new(0), parent }))
+    }
+
+    /// Takes `bytes`, or nothing and returns `false` when they are not to be had.
+    #[must_use]
+    pub fn reserve(&self, bytes: usize) -> bool {
+        let pool = &*self.0;
+        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= pool.limit);
+        // Relaxed: the number guards no other memory.
+        if pool.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return false;
+        }
+        if pool.parent.as_ref().is_some_and(|parent| !parent.reserve(bytes)) {
+            pool.used.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Gives `bytes` back.
+    pub fn release(&self, bytes: usize) {
+        let before = self.0.used.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "released {bytes} of {before} bytes");
+        if let Some(parent) = &self.0.parent {
+            parent.release(bytes);
+        }
+    }
+
+    /// Bytes taken.
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that may be taken in all.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
+    /// The share that is still free, in 1/16: of this budget or of its parent, whichever
+    /// is tighter.
+    pub fn free_sixteenths(&self) -> usize {
+        let own = (self.0.limit - self.used().min(self.0.limit)) * 16 / self.0.limit.max(1);
+        self.0.parent.as_ref().map_or(own, |parent| own.min(parent.free_sixteenths()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_counts_against_its_parent_and_rolls_back() {
+        let process = Budget::new(100);
+        let (a, b) = (process.child(80), process.child(80));
+        assert!(a.reserve(70));
+        assert!(!a.reserve(11), "beyond its own limit");
+        assert!(!b.reserve(40), "beyond the parent's limit");
+        assert_eq!((a.used(), b.used(), process.used()), (70, 0, 70));
+        a.release(70);
+        assert!(b.reserve(80));
+        assert_eq!(process.used(), 80);
+    }
+}

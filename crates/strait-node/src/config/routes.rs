@@ -1,0 +1,177 @@
+//! The tables `[[entries]]` and `[[services]]`.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use strait_wire::Protocol;
+
+use super::document::{Document, Table};
+use super::nodes::{certificate, check_certificate, same_port};
+use super::{
+    EntryConfig, Listen, Overrides, RoleKind, ServiceConfig, defaults, nearest, parse_backend,
+    parse_host_pattern, parse_name, parse_path_prefix,
+};
+
+/// Reads `[[entries]]` and lays the flags over them.
+pub(super) fn entries(
+    doc: &Document<'_>,
+    root: &Table<'_, '_>,
+    folder: &Path,
+    role: RoleKind,
+    over: &Overrides,
+) -> Vec<EntryConfig> {
+    let rules = match role {
+        RoleKind::Server => Listen::PUBLIC,
+        RoleKind::Client => Listen::LOCAL,
+    };
+    let mut entries: Vec<EntryConfig> = Vec::new();
+    let tables = root.tables("entries");
+    let none_given = tables.is_none();
+    for table in tables.unwrap_or_default() {
+        let name = table.parsed("name", parse_name);
+        let listen = table.parsed_or_number("listen", "an address", |text| rules.parse(text));
+        let tls = certificate(&table, folder);
+        if listen.is_none() && !table.has("listen") {
+            table.missing("listen", "write listen = \"127.0.0.1:8080\"");
+        }
+        let Some(listen) = listen else { continue };
+        let place = name.as_ref().map_or(table.at, |name| name.at);
+        let name = name.map_or_else(|| entry_name(entries.len()), |name| name.value);
+        if entries.iter().any(|other| other.name == name) {
+            doc.problem(place, format!("a second entry of the name `{name}`: names are unique"));
+        }
+        if let Some(other) = entries.iter().find(|other| same_port(other.listen, listen.value)) {
+            let message = format!("`listen`: {} is taken by entry `{}`", listen.value, other.name);
+            doc.problem(listen.at, message);
+        }
+        entries.push(EntryConfig { name, listen: listen.value, tls });
+    }
+    if none_given {
+        entries = defaults::entries(role);
+    }
+    if !over.entries.is_empty() {
+        let numbered = over.entries.iter().enumerate();
+        entries = numbered
+            .map(|(i, listen)| EntryConfig { name: entry_name(i), listen: *listen, tls: None })
+            .collect();
+    }
+    if let Some((cert, key)) = &over.entry_tls {
+        check_certificate(doc, None, cert, key);
+        for entry in &mut entries {
+            entry.tls = Some((cert.clone(), key.clone()));
+        }
+    }
+    entries
+}
+
+fn entry_name(index: usize) -> String {
+    if index == 0 { "web".to_owned() } else { format!("web-{}", index + 1) }
+}
+
+/// Reads `[[services]]` and lays the flags over them.
+pub(super) fn services(
+    doc: &Document<'_>,
+    root: &Table<'_, '_>,
+    over: &Overrides,
+) -> Vec<ServiceConfig> {
+    let mut services: Vec<(Option<usize>, ServiceConfig)> = Vec::new();
+    for table in root.tables("services").unwrap_or_default() {
+        if let Some(service) = service(&table) {
+            services.push((Some(table.at), service));
+        }
+    }
+    if !over.services.is_empty() {
+        services = over.services.iter().map(|service| (None, service.clone())).collect();
+    }
+    check_unique(doc, &services);
+    services.into_iter().map(|(_, service)| service).collect()
+}
+
+fn service(table: &Table<'_, '_>) -> Option<ServiceConfig> {
+    let name = table.parsed("name", parse_name);
+    let protocols: Option<Vec<Protocol>> = table
+        .list("protocols", parse_protocol)
+        .map(|list| list.into_iter().map(|given| given.value).collect());
+    let protocols = protocols.unwrap_or_default();
+    // A bare port of a gRPC-only service can only mean HTTP/2.
+    let scheme = if protocols == [Protocol::Grpc] { "h2c" } else { "http" };
+    let allowed = "a port or an address";
+    let backend = table.parsed_or_number("backend", allowed, |text| parse_backend(text, scheme));
+    let hosts = table.list("hosts", parse_host_pattern).unwrap_or_default();
+    let path = table.parsed("path", parse_path_prefix);
+    let host_override = table.parsed("host_header", parse_host_header);
+    if name.is_none() && !table.has("name") {
+        table.missing("name", "write name = \"web\"");
+    }
+    if backend.is_none() && !table.has("backend") {
+        table.missing("backend", "write backend = \"http://127.0.0.1:3000\"");
+    }
+    Some(ServiceConfig {
+        name: name?.value,
+        backend: backend?.value,
+        protocols,
+        hosts: hosts.into_iter().map(|given| given.value).collect(),
+        path_prefix: path.map_or_else(|| "/".to_owned(), |given| given.value),
+        host_override: host_override.map(|given| given.value),
+    })
+}
+
+/// The `Host` that a backend sees: `name` or `name:port`.
+pub(super) fn parse_host_header(text: &str) -> Result<String, String> {
+    match text.parse::<http::uri::Authority>() {
+        Ok(_) if !text.contains('@') => Ok(text.to_owned()),
+        _ => Err("must be a host, perhaps with a port, like \"app.local:3000\"".to_owned()),
+    }
+}
+
+fn parse_protocol(text: &str) -> Result<Protocol, String> {
+    let names = Protocol::ALL.map(Protocol::as_str);
+    if let Some(found) = Protocol::ALL.into_iter().find(|protocol| protocol.as_str() == text) {
+        return Ok(found);
+    }
+    let near = nearest(text, &names);
+    let near = near.map_or(String::new(), |near| format!(" (did you mean \"{near}\"?)"));
+    Err(format!(
+        "{:?} is not a protocol{near}; allowed: {}",
+        super::value::clip(text),
+        names.join(", ")
+    ))
+}
+
+/// Names are unique, and no request may fit two services equally well.
+fn check_unique(doc: &Document<'_>, services: &[(Option<usize>, ServiceConfig)]) {
+    let mut names: HashSet<&str> = HashSet::new();
+    let mut routes: HashMap<(&str, &str, Protocol), &str> = HashMap::new();
+    let report = |at: &Option<usize>, message: String| match at {
+        Some(at) => doc.problem(*at, message),
+        None => doc.problem_of_all(message),
+    };
+    for (at, service) in services {
+        let name = service.name.as_str();
+        if !names.insert(name) {
+            report(at, format!("a second service of the name `{name}`: names are unique"));
+            continue;
+        }
+        let any = ["*".to_owned()];
+        let hosts = if service.hosts.is_empty() { &any[..] } else { &service.hosts };
+        let protocols =
+            if service.protocols.is_empty() { &Protocol::ALL[..] } else { &service.protocols };
+        let mut clash = None;
+        for host in hosts {
+            for protocol in protocols {
+                // The keys must live as long as `services`; "*" stands for any host.
+                let host = service.hosts.iter().find(|h| *h == host).map_or("*", String::as_str);
+                let key = (host, service.path_prefix.as_str(), *protocol);
+                let earlier = routes.insert(key, name).filter(|earlier| *earlier != name);
+                clash = clash.or(earlier);
+            }
+        }
+        if let Some(earlier) = clash {
+            let message = format!(
+                "services `{earlier}` and `{name}` have the same host, path and protocol: no \
+                 request could tell them apart; give one of them another host or path"
+            );
+            report(at, message);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Frames to protobuf and back: the only module that knows the generated types.
+//!
+//! Encoding never fails. Decoding fails only for bytes that are not a `TunnelMessage`,
+//! which ends the session; content that is wrong within one request becomes
+//! [`Frame::Malformed`](crate::Frame::Malformed) and costs that request alone.
+
+mod decode;
+mod encode;
+
+use std::fmt;
+
+use bytes::{Buf, BufMut};
+use prost::Message;
+
+use crate::Frame;
+use crate::generated::tunnel as pb;
+
+/// Largest encoded message that a receiver accepts, in bytes.
+pub const MAX_MESSAGE: usize = 1024 * 1024;
+
+/// Header fields that a head may have on the tunnel. Entries refuse far fewer; this bounds
+/// what a hostile peer can make us allocate.
+pub const MAX_FIELDS: usize = 1024;
+
+/// Payloads up to this many bytes are copied out of the receive buffer: a small piece that
+/// waits for its consumer must not keep a large block alive.
+const COPY_BELOW: usize = 2048;
+
+/// The bytes are not a `TunnelMessage`.
+#[derive(Debug)]
+pub struct DecodeError(prost::DecodeError);
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a tunnel message: {}", self.0)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Appends the encoded `frame` to `out`, which must be able to grow.
+pub fn encode(frame: Frame, out: &mut impl BufMut) {
+    let message = encode::message(frame);
+    // Growable buffers cannot run out; a fixed one is the caller's mistake.
+    let written = message.encode(out);
+    debug_assert!(written.is_ok(), "the buffer of a frame must be able to grow");
+}
+
+/// Reads one frame from all of `input`.
+///
+/// # Errors
+/// When the bytes are not a `TunnelMessage`.
+pub fn decode(input: impl Buf) -> Result<Frame, DecodeError> {
+    let message = pb::TunnelMessage::decode(input).map_err(DecodeError)?;
+    Ok(decode::frame(message))
+}

@@ -29,41 +29,59 @@ pub(crate) const DOWNLOADS: usize = 8;
 /// Visitors that never read.
 pub(crate) const STALLED: usize = 1;
 /// What each of them asks for; then it asks again.
-const PATH: &str = "/download?mb=1024";
+const READ: &str = "/download?mb=1024";
+/// The same by another name, to be told apart among what is in flight.
+const UNREAD: &str = "/download/unread?mb=1024";
 /// How long a visitor waits after a failure.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// What all visitors of a load share.
+#[derive(Default)]
+struct Shared {
+    /// Bytes of body that arrived.
+    bytes: AtomicU64,
+    /// Bits per second that they all take together; 0: whatever comes.
+    pace: AtomicU64,
+}
 
 /// A running load; it ends when the last one who holds it lets go.
 pub(crate) struct Load {
     began: Instant,
-    bytes: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     _visitors: JoinSet<()>,
 }
 
 impl Load {
     /// Joins the load that is running against `entry`, or starts one with visitors that
-    /// run `on` a thread of their own: two pages share it.
-    pub(crate) fn join(running: &Mutex<Weak<Load>>, entry: SocketAddr, on: &Handle) -> Arc<Load> {
+    /// run `on` a thread of their own: two pages share it. All visitors together take
+    /// `pace` bits per second from now on; 0: as much as they get.
+    pub(crate) fn join(
+        running: &Mutex<Weak<Load>>,
+        entry: SocketAddr,
+        on: &Handle,
+        pace: u64,
+    ) -> Arc<Load> {
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(load) = running.upgrade() {
+            load.shared.pace.store(pace, Ordering::Relaxed);
             return load;
         }
-        let bytes = Arc::new(AtomicU64::new(0));
+        let shared = Arc::new(Shared { pace: AtomicU64::new(pace), ..Shared::default() });
         let mut visitors = JoinSet::new();
         for _ in 0..DOWNLOADS {
-            visitors.spawn_on(read_on(entry, Arc::clone(&bytes)), on);
+            visitors.spawn_on(read_on(entry, Arc::clone(&shared)), on);
         }
         for _ in 0..STALLED {
             visitors.spawn_on(never_read(entry), on);
         }
-        let load = Arc::new(Load { began: Instant::now(), bytes, _visitors: visitors });
+        let load = Arc::new(Load { began: Instant::now(), shared, _visitors: visitors });
         *running = Arc::downgrade(&load);
         load
     }
 
     /// Bytes of body that have arrived at the visitors so far.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.shared.bytes.load(Ordering::Relaxed)
     }
 
     /// Time since the load began.
@@ -72,21 +90,29 @@ impl Load {
     }
 }
 
-async fn read_on(entry: SocketAddr, bytes: Arc<AtomicU64>) {
+async fn read_on(entry: SocketAddr, shared: Arc<Shared>) {
     loop {
         // A cut download is not counted as anything but the bytes that came.
-        if read_once(entry, &bytes).await.is_err() {
+        if read_once(entry, &shared).await.is_err() {
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-async fn read_once(entry: SocketAddr, bytes: &AtomicU64) -> io::Result<()> {
-    let mut body = open(entry).await?;
+async fn read_once(entry: SocketAddr, shared: &Shared) -> io::Result<()> {
+    let mut body = open(entry, READ).await?;
+    let mut due = Instant::now();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(io::Error::other)?;
         if let Some(data) = frame.data_ref() {
-            bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            shared.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            let pace = shared.pace.load(Ordering::Relaxed) / DOWNLOADS as u64;
+            if pace > 0 {
+                // What was missed is not caught up with: that would be a burst.
+                let share = data.len() as f64 * 8.0 / pace as f64;
+                due = due.max(Instant::now()) + Duration::from_secs_f64(share);
+                tokio::time::sleep_until(due.into()).await;
+            }
         }
     }
     Ok(())
@@ -94,20 +120,20 @@ async fn read_once(entry: SocketAddr, bytes: &AtomicU64) -> io::Result<()> {
 
 async fn never_read(entry: SocketAddr) {
     loop {
-        if let Ok(_body) = open(entry).await {
+        if let Ok(_body) = open(entry, UNREAD).await {
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn open(entry: SocketAddr) -> io::Result<Incoming> {
+async fn open(entry: SocketAddr, path: &str) -> io::Result<Incoming> {
     let socket = TcpStream::connect(entry).await?;
     let (mut sender, connection) =
         handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
     // Ends by itself when the body is dropped.
     tokio::spawn(connection);
-    let request = Request::get(PATH).header(header::HOST, entry.to_string());
+    let request = Request::get(path).header(header::HOST, entry.to_string());
     let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
     let answer = sender.send_request(request).await.map_err(io::Error::other)?;
     if !answer.status().is_success() {

@@ -65,9 +65,12 @@ impl Site {
             "/hello" => self.hello(query),
             "/clock" => events::clock(),
             "/echo" => socket::accept(request),
-            "/download" => download(query),
+            "/download" | "/download/unread" => download(query),
             "/__demo/readings" => events::readings(self.entry).await,
-            "/__demo/load" => events::progress(Load::join(&self.load, self.entry, &self.visitors)),
+            "/__demo/load" => {
+                let pace = parameter(query, "mbit").unwrap_or(0).saturating_mul(1_000_000);
+                events::progress(Load::join(&self.load, self.entry, &self.visitors, pace))
+            }
             "/__demo/status" => self.in_flight(),
             _ => asset(path),
         }

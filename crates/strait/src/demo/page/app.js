@@ -128,23 +128,26 @@ function compare() {
 
 // ---- Bulk: it runs for as long as this page listens to how it goes.
 function bulk() {
-  const button = $("#bulk"), rate = $("#rate"), total = $("#total"), frame = $(".rate");
+  const choices = $("#bulk"), rate = $("#rate"), total = $("#total"), frame = $(".rate");
+  let pace = null;
   const stop = (words) => {
     source?.close();
     source = null;
     const open = busy.at(-1);
     if (open && open[1] === null) open[1] = Date.now();
-    button.setAttribute("aria-checked", "false");
+    $("input[value=off]", choices).checked = true;
     delete frame.dataset.on;
     rate.textContent = words;
   };
-  const start = () => {
+  const start = (next) => {
+    // Figures of another pace would tell nothing about this one.
+    if (pace !== next) for (const kind of KINDS) kept[kind].busy = [];
+    pace = next;
     let before = null;
     busy.push([Date.now(), null]);
-    button.setAttribute("aria-checked", "true");
     frame.dataset.on = "";
     rate.textContent = "starting";
-    source = new EventSource("/__demo/load");
+    source = new EventSource(`/__demo/load?mbit=${pace}`);
     source.onmessage = ({ data }) => {
       const now = JSON.parse(data);
       if (before && now.seconds > before.seconds) {
@@ -156,7 +159,14 @@ function bulk() {
     };
     source.onerror = () => stop("interrupted");
   };
-  button.addEventListener("click", () => (source ? stop("off") : start()));
+  choices.addEventListener("change", ({ target }) => {
+    stop("off");
+    if (target.value === "off") return;
+    target.checked = true;
+    start(target.value);
+  });
+  // A reloaded page begins quietly, whatever the browser remembers.
+  stop("off");
   return stop;
 }
 

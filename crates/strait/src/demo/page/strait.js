@@ -46,7 +46,7 @@ export class Picture {
 
   lay(width, height) {
     const narrow = width < 640;
-    const side = narrow ? 78 : 92;
+    const side = narrow ? 84 : 92;
     const server = width * (narrow ? 0.41 : 0.345), client = width - server;
     const top = 24, bottom = height - (narrow ? 16 : 34), middle = (top + bottom) / 2;
     const apart = (bottom - top) / (LANES.length - 1), close = 7;

@@ -1,0 +1,117 @@
+//! `strait demo`: a server, a client and sample backends for all three protocols in one
+//! process, and a page on which a person sees them live at once, through the tunnel.
+
+mod caller;
+mod direct;
+mod events;
+mod load;
+mod sampler;
+mod samples;
+mod site;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use samples::start_samples;
+
+/// The port that people remember.
+const PORT: u16 = 8000;
+
+/// What `strait demo` can be told.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Arguments {
+    /// Port of the page [default: 8000, or a free one when that is taken]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Serve the samples without the tunnel, to compare
+    #[arg(long)]
+    direct: bool,
+}
+
+/// Runs the demo until it is interrupted.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime.and_then(|runtime| {
+        let outcome = runtime.block_on(demo(arguments));
+        // Visitors may still hold answers that never end: nothing is worth waiting for.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "strait demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo(arguments: &Arguments) -> io::Result<()> {
+    let listener = listen(arguments.port).await?;
+    let entry = listener.local_addr()?;
+    let samples = start_samples(entry, Arc::new(|| None))?;
+    greet(entry);
+    tokio::select! {
+        () = direct::serve(listener, &samples) => Ok(()),
+        stopped = interrupted() => stopped,
+    }
+}
+
+/// Listens where the page shall be.
+async fn listen(port: Option<u16>) -> io::Result<TcpListener> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    match port {
+        Some(port) => bind(port).await.map_err(|error| {
+            let hint = "choose another with --port, or leave it out";
+            io::Error::new(error.kind(), format!("cannot listen on port {port}: {error}; {hint}"))
+        }),
+        None => match bind(PORT).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => bind(0).await,
+        },
+    }
+}
+
+/// Waits until somebody wants this to end.
+async fn interrupted() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+fn greet(entry: SocketAddr) {
+    let text = format!(
+        "
+  Open   http://{entry}/
+
+  HTTP, WebSocket and gRPC, all through one gRPC stream. Also try:
+
+    curl -N http://{entry}/clock
+    curl \"http://{entry}/download?mb=500\" -o /dev/null
+    websocat ws://{entry}/echo
+    python3 -m websockets ws://{entry}/echo
+    curl -sO http://{entry}/sampler.proto
+    grpcurl -plaintext -proto sampler.proto {entry} strait.demo.v1.Sampler/Watch
+
+  Ctrl-C ends it.
+
+"
+    );
+    // Nobody may be reading: the page works all the same.
+    let _ = io::stdout().write_all(text.as_bytes());
+}

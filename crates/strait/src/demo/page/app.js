@@ -10,8 +10,8 @@ const SERIES = { http: "round trip, ms", socket: "round trip, ms", events: "late
 const WORDS = {
   http: ["answered", "mixed up", "lost"],
   socket: ["in order", "out of order", "lost"],
-  events: ["in order", "out of order", "times cut"],
-  grpc: ["in order", "out of order", "times cut"],
+  events: ["in order", "out of order", "cut"],
+  grpc: ["in order", "out of order", "cut"],
 };
 // Enough for a p99 to mean something, few enough to follow what happens now.
 const KEPT = 600;

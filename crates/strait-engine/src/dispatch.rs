@@ -13,7 +13,9 @@ use tokio::time::{Instant as Timer, Sleep, sleep_until};
 
 use crate::directory::{Directory, Target};
 use crate::flight::{Counters, Flight, Flights};
-use crate::{Answer, Body, BoxBody, Carried, Exchange, Failure, Fault, Record, Recorder, Upstream};
+use crate::{
+    Answer, Body, BoxBody, Carried, Exchange, Failure, Fault, Origin, Record, Recorder, Upstream,
+};
 
 /// Tunnels that a request may pass; one more is taken for a loop.
 const MAX_HOPS: u32 = 8;
@@ -117,6 +119,10 @@ impl Entry {
             id: context.id,
             protocol: context.protocol,
             route: Arc::clone(&route),
+            what: format!("{} {}", head.method, head.path_only()),
+            from: match &context.caller.origin {
+                Origin::Entry(name) | Origin::Session(name) => Arc::clone(name),
+            },
             since: Timer::now().into_std(),
             counters: Counters::default(),
         });

@@ -16,6 +16,10 @@ pub struct Flight {
     pub protocol: Protocol,
     /// The service that answers; empty until a route is found.
     pub route: Arc<str>,
+    /// Its method and path, without query.
+    pub what: String,
+    /// Where it came from: an entry or a peer, by name.
+    pub from: Arc<str>,
     /// When it arrived.
     pub since: Instant,
     /// What has passed.

@@ -194,11 +194,15 @@ impl Session {
         self.with(|core| core.mux.announced(answer));
     }
 
-    /// Asks the peer to open no more requests, waits until none is open, then says
-    /// goodbye. Whoever cannot wait for ever drops the future and calls
-    /// [`close`](Session::close).
-    pub async fn drain(&self) {
+    /// Asks the peer to open no more requests. This side may still open some.
+    pub fn leave(&self) {
         self.with(|core| core.mux.drain());
+    }
+
+    /// [Leaves](Session::leave), waits until no request is open, then says goodbye.
+    /// Whoever cannot wait for ever drops the future and calls [`close`](Session::close).
+    pub async fn drain(&self) {
+        self.leave();
         poll_fn(|cx| {
             self.with(|core| {
                 if core.closed || core.mux.pending() == 0 {

@@ -50,7 +50,9 @@ struct World {
 /// A client and a server, both of which answer with `upstream`.
 async fn world(upstream: Arc<dyn Upstream>) -> World {
     let hello = || Hello { role: "test".into(), ..Hello::default() };
-    let new = |side| Session::new("peer".into(), side, Settings::default(), Budget::new(64 << 20), hello());
+    let new = |side| {
+        Session::new("peer".into(), side, Settings::default(), Budget::new(64 << 20), hello())
+    };
     let (client, server) = (new(Side::Dialer), new(Side::Listener));
     let (up, down) = (wire(&client), wire(&server));
     let mut cut = Vec::new();
@@ -163,7 +165,8 @@ async fn echoes_cross_in_both_directions_and_leave_nothing_behind() {
             let session = session.clone();
             tasks.push(tokio::spawn(async move {
                 let body = Pieces { left: 3 + i % 5, size: 100_000 };
-                let bytes = read(carried(session.carry(request("/echo", Box::new(body))).await)).await;
+                let bytes =
+                    read(carried(session.carry(request("/echo", Box::new(body))).await)).await;
                 let expected: Vec<u8> =
                     (0..3 + i % 5).rev().flat_map(|n| vec![n as u8; 100_000]).collect();
                 assert!(bytes.expect("whole") == expected);
@@ -182,8 +185,10 @@ async fn a_reader_that_never_reads_stops_nobody() {
     let endless = || Box::new(Pieces { left: 100_000, size: 50_000 });
     let stalled = carried(world.client.carry(request("/echo", endless())).await);
     for _ in 0..100 {
-        let answer = world.client.carry(request("/echo", Box::new(Pieces { left: 1, size: 10 }))).await;
-        let bytes = timeout(Duration::from_secs(5), read(carried(answer))).await.expect("not blocked");
+        let answer =
+            world.client.carry(request("/echo", Box::new(Pieces { left: 1, size: 10 }))).await;
+        let bytes =
+            timeout(Duration::from_secs(5), read(carried(answer))).await.expect("not blocked");
         assert_eq!(bytes.expect("whole").len(), 10);
     }
     let held = world.client.stats().buffered + world.server.stats().buffered;
@@ -221,7 +226,9 @@ async fn a_lost_link_ends_every_exchange_at_once() {
     }
     let waiting = world.client.clone();
     let waiting =
-        tokio::spawn(async move { waiting.carry(request("/never", Box::new(EmptyBody))).await.err() });
+        tokio::spawn(
+            async move { waiting.carry(request("/never", Box::new(EmptyBody))).await.err() },
+        );
     tokio::time::sleep(Duration::from_millis(50)).await;
     world.cut.iter().for_each(|driver| driver.abort());
     world.client.lose(Reason::ClientLost);
@@ -230,11 +237,15 @@ async fn a_lost_link_ends_every_exchange_at_once() {
         let fault = timeout(Duration::from_secs(1), read(answer)).await.expect("at once").err();
         assert_eq!(fault.map(|f| f.reason), Some(Reason::ClientLost));
     }
-    let failure = timeout(Duration::from_secs(1), waiting).await.expect("at once").expect("no panic");
+    let failure =
+        timeout(Duration::from_secs(1), waiting).await.expect("at once").expect("no panic");
     assert_eq!(failure.map(|f| f.fault.reason), Some(Reason::ClientLost));
     world.settled().await;
     let late = world.client.carry(request("/echo", Box::new(EmptyBody))).await.err();
-    assert!(late.is_some_and(|f| f.untouched.is_some()), "what was not sent may be tried elsewhere");
+    assert!(
+        late.is_some_and(|f| f.untouched.is_some()),
+        "what was not sent may be tried elsewhere"
+    );
 }
 
 #[tokio::test]
@@ -250,7 +261,8 @@ async fn draining_lets_what_is_open_finish_and_opens_no_more() {
     drop(open);
     timeout(Duration::from_secs(5), drained).await.expect("drained").expect("no panic");
     for driver in world.cut {
-        let ending = timeout(Duration::from_secs(5), driver).await.expect("ended").expect("no panic");
+        let ending =
+            timeout(Duration::from_secs(5), driver).await.expect("ended").expect("no panic");
         assert_eq!(ending, Ending::Goodbye);
     }
 }

@@ -165,7 +165,7 @@ impl Mux {
         end: bool,
     ) -> Result<StreamNo, Refused> {
         let peer = self.peer.ok_or(Refused::NotReady)?;
-        if self.peer_leaving || self.leaving != Leaving::No {
+        if self.peer_leaving || self.leaving == Leaving::Said {
             return Err(Refused::Leaving);
         }
         if self.stats.opened >= peer.max_requests as usize {
@@ -362,7 +362,8 @@ impl Mux {
         self.control.push_back(Frame::Announced(answer));
     }
 
-    /// Asks the peer to open no more requests; what is open goes on.
+    /// Asks the peer to open no more requests; what is open goes on, and this side may
+    /// still open some.
     pub fn drain(&mut self) {
         if self.leaving == Leaving::No {
             self.leaving = Leaving::Asked;

@@ -1,0 +1,184 @@
+//! What every session of a node shares, whoever dialled it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use strait_engine::{
+    Budget, Directory, Dispatch, Ending, News, Session, Settings, Upstream, drive, serve,
+};
+use strait_wire::{Announced, Announcement, Hello, Reason, Refusal, Side};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::link::Received;
+
+/// What every session of a node shares.
+pub(crate) struct Hub {
+    pub(crate) role: &'static str,
+    pub(crate) name: String,
+    pub(crate) instance: bytes::Bytes,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) settings: Settings,
+    pub(crate) session_budget: usize,
+    pub(crate) budget: Budget,
+    /// Exchanges that peers opened.
+    pub(crate) tasks: TaskTracker,
+    /// Sessions.
+    pub(crate) links: TaskTracker,
+    pub(crate) draining: CancellationToken,
+    /// Where visitors reach this node's entries, for people at the other end.
+    pub(crate) addresses: Vec<String>,
+    pub(crate) started: Instant,
+    pub(crate) sessions: Mutex<Vec<Peer>>,
+    /// Sessions begun, live or not; numbers this client's connections.
+    pub(crate) connections: AtomicU64,
+    /// Tunnels that came up.
+    pub(crate) tunnels: AtomicU64,
+}
+
+/// One live session and what its peer said of itself.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    pub(crate) session: Session,
+    pub(crate) budget: Budget,
+    pub(crate) address: SocketAddr,
+    pub(crate) since: Instant,
+    /// `None` until its Hello.
+    pub(crate) hello: Option<Arc<Hello>>,
+}
+
+/// Which services a peer may announce.
+pub(crate) type Allowed = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
+impl Hub {
+    /// A new session with the authenticated peer `name`.
+    pub(crate) fn open(&self, name: &str, side: Side, address: SocketAddr) -> Session {
+        let hello = Hello {
+            role: self.role.to_owned(),
+            client_id: self.name.clone(),
+            instance: self.instance.clone(),
+            connection: self.connections.fetch_add(1, Ordering::Relaxed) + 1,
+            software: concat!("strait/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..Hello::default()
+        };
+        let budget = self.budget.child(self.session_budget);
+        let session = Session::new(name.into(), side, self.settings.clone(), budget.clone(), hello);
+        session.announce(Announcement { revision: 1, services: self.directory.offered() });
+        let peer = Peer { session: session.clone(), budget, address, since: Instant::now(), hello: None };
+        self.peers(|peers| peers.push(peer));
+        session
+    }
+
+    /// Forgets a session that never lived.
+    pub(crate) fn discard(&self, session: &Session) {
+        session.lose(Reason::ClientLost);
+        self.directory.withdraw(session);
+        self.peers(|peers| peers.retain(|peer| !peer.session.is(session)));
+    }
+
+    /// Runs a session until its link ends: answers what the peer opens, hears what it says.
+    pub(crate) async fn run(&self, session: Session, incoming: Received, allowed: Allowed) -> Ending {
+        let upstream: Arc<dyn Upstream> = self.dispatch.clone();
+        tokio::spawn(serve(session.clone(), upstream, self.tasks.clone()));
+        let ending = {
+            let hear = async {
+                while let Some(news) = session.news().await {
+                    self.hear(&session, news, &allowed);
+                }
+                // The session has ended; how, the driver tells.
+                std::future::pending::<Ending>().await
+            };
+            tokio::select! {
+                ending = drive(&session, incoming) => ending,
+                ending = hear => ending,
+            }
+        };
+        self.discard(&session);
+        ending
+    }
+
+    fn hear(&self, session: &Session, news: News, allowed: &Allowed) {
+        match news {
+            News::Ready(hello) => self.welcome(session, *hello),
+            News::Announce(announcement) => {
+                let answer = self.enter(session, announcement, allowed);
+                for refusal in &answer.refused {
+                    tracing::warn!(service = refusal.service, "refused a service: {}", refusal.message);
+                }
+                session.announced(answer);
+            }
+            News::Announced(answer) => tell(&answer),
+            News::Leaving(goaway) => {
+                let why = if goaway.message.is_empty() { goaway.reason.as_str() } else { &goaway.message };
+                tracing::info!(peer = %session.name(), why, "the peer is leaving");
+                self.directory.withdraw(session);
+            }
+        }
+    }
+
+    /// Enters what the peer offers, as far as its credential allows.
+    fn enter(&self, session: &Session, mut announcement: Announcement, allowed: &Allowed) -> Announced {
+        let mut refused = Vec::new();
+        announcement.services.retain(|service| {
+            let ok = allowed(&service.name);
+            if !ok {
+                let message = "this token does not allow a service of this name".to_owned();
+                refused.push(Refusal { service: service.name.clone(), message });
+            }
+            ok
+        });
+        let mut answer = self.directory.announce(session, announcement);
+        answer.refused.append(&mut refused);
+        answer.addresses = self.addresses.clone();
+        answer
+    }
+
+    /// Notes who the peer is. Of two sessions of one client the newer one stays: by the
+    /// client's own count, because clocks and arrival order tell nothing.
+    fn welcome(&self, session: &Session, hello: Hello) {
+        let hello = Arc::new(hello);
+        let stale: Vec<Session> = self.peers(|peers| {
+            let mut stale = Vec::new();
+            for peer in peers.iter_mut() {
+                if peer.session.is(session) {
+                    peer.hello = Some(Arc::clone(&hello));
+                    continue;
+                }
+                let Some(known) = &peer.hello else { continue };
+                if known.client_id == hello.client_id && peer.session.name() == session.name() {
+                    let newer_known = known.instance == hello.instance && known.connection > hello.connection;
+                    stale.push(if newer_known { session.clone() } else { peer.session.clone() });
+                }
+            }
+            stale
+        });
+        tracing::info!(peer = hello.client_id, software = hello.software, "tunnel is up");
+        for old in stale {
+            tracing::info!(peer = hello.client_id, "a newer connection of this client takes over");
+            self.directory.withdraw(&old);
+            old.close(Reason::Draining, "a newer connection of this client took over");
+        }
+    }
+
+    pub(crate) fn peers<T>(&self, act: impl FnOnce(&mut Vec<Peer>) -> T) -> T {
+        act(&mut self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The sessions at this moment.
+    pub(crate) fn live(&self) -> Vec<Peer> {
+        self.peers(|peers| peers.clone())
+    }
+}
+
+/// Tells the person at this end what became of the announced services.
+fn tell(answer: &Announced) {
+    for refusal in &answer.refused {
+        tracing::error!(service = refusal.service, "not offered: {}", refusal.message);
+    }
+    if !answer.addresses.is_empty() {
+        tracing::info!("services can be reached at {}", answer.addresses.join(" "));
+    }
+}

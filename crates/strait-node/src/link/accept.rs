@@ -1,0 +1,161 @@
+//! The listening end of a tunnel's transport.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming as HttpBody;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use strait_engine::Session;
+use strait_wire::codec::MAX_MESSAGE;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::{Status, Streaming};
+
+use super::{FRAME, FrameCodec, Outgoing, OutgoingAnswer, PATH, Received, SEND_BUFFER, WINDOW, tune};
+
+/// Handshakes and first bytes must come within this time.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Whoever decides about callers and gets their sessions.
+pub(crate) trait Gate: Send + Sync + 'static {
+    /// A session for the holder of `credential`, or the refusal.
+    fn admit(&self, credential: Option<&HeaderValue>, address: SocketAddr) -> Result<Session, Status>;
+
+    /// The session's frames begin to arrive.
+    fn attach(&self, session: Session, incoming: Received, address: SocketAddr);
+}
+
+/// A refused credential is answered late, so that guessing is slow, yet within a second.
+const REFUSAL_DELAY: Duration = Duration::from_millis(300);
+
+/// Accepts tunnels until `stop`. Accept errors are waited out: they never end the loop.
+pub(crate) async fn listen(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    gate: Arc<dyn Gate>,
+    stop: CancellationToken,
+) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                pause = Duration::from_millis(50);
+                tokio::spawn(connection(stream, address, tls.clone(), Arc::clone(&gate)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a tunnel connection could not be accepted; trying again");
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    gate: Arc<dyn Gate>,
+) {
+    tune(&stream);
+    let Some(tls) = tls else { return serve(stream, address, gate).await };
+    match timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await {
+        Ok(Ok(stream)) => serve(stream, address, gate).await,
+        Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
+    }
+}
+
+async fn serve(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    gate: Arc<dyn Gate>,
+) {
+    let service = hyper::service::service_fn(move |request| {
+        let gate = Arc::clone(&gate);
+        async move { Ok::<_, Infallible>(call(request, gate, address).await) }
+    });
+    let outcome = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(32 * 1024)
+        // One call is a tunnel; the rest is for health checks and mistakes.
+        .max_concurrent_streams(16)
+        .serve_connection(TokioIo::new(io), service)
+        .await;
+    if let Err(error) = outcome {
+        tracing::debug!(%address, %error, "a tunnel connection ended");
+    }
+}
+
+async fn call(request: Request<HttpBody>, gate: Arc<dyn Gate>, address: SocketAddr) -> Response<Body> {
+    if request.uri().path() != PATH {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response.headers_mut().insert(
+            header::WARNING,
+            HeaderValue::from_static("299 - \"this port takes Strait tunnels; visitors go to an entry\""),
+        );
+        return response;
+    }
+    let credential = request.headers().get(header::AUTHORIZATION).cloned();
+    let accept = Accept { gate, credential, address };
+    tonic::server::Grpc::new(FrameCodec)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .streaming(accept, request)
+        .await
+}
+
+/// The handler of one call.
+struct Accept {
+    gate: Arc<dyn Gate>,
+    credential: Option<HeaderValue>,
+    address: SocketAddr,
+}
+
+type Accepted = Pin<Box<dyn Future<Output = Result<tonic::Response<OutgoingAnswer>, Status>> + Send>>;
+
+impl Service<tonic::Request<Streaming<strait_wire::Frame>>> for Accept {
+    type Response = tonic::Response<OutgoingAnswer>;
+    type Error = Status;
+    type Future = Accepted;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<Streaming<strait_wire::Frame>>) -> Accepted {
+        let (gate, address) = (Arc::clone(&self.gate), self.address);
+        let credential = self.credential.take();
+        Box::pin(async move {
+            let session = match gate.admit(credential.as_ref(), address) {
+                Ok(session) => session,
+                Err(status) => {
+                    sleep(REFUSAL_DELAY).await;
+                    return Err(status);
+                }
+            };
+            gate.attach(session.clone(), Received(request.into_inner()), address);
+            Ok(tonic::Response::new(OutgoingAnswer(Outgoing(session))))
+        })
+    }
+}

@@ -1,0 +1,152 @@
+//! The transport of a tunnel: one gRPC call over one HTTP/2 connection.
+//!
+//! The call's body pulls its frames from the session, so there is no queue between the
+//! scheduler and HTTP/2, and what lies below is kept small: a buffer that the scheduler
+//! cannot reorder is delay for everybody.
+
+pub(crate) mod accept;
+pub(crate) mod dial;
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Buf;
+use socket2::SockRef;
+use strait_engine::{Incoming, Session};
+use strait_wire::{Frame, codec};
+use tokio::net::TcpStream;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+/// The one method of the service `strait.v1.Tunnel`.
+pub(crate) const PATH: &str = "/strait.v1.Tunnel/Proxy";
+
+/// HTTP/2 flow control shall never be what stops a tunnel: the reader always drains, and
+/// credit bounds what can be sent. h2 also ends connections whose window is small when
+/// many small frames wait unread.
+pub(crate) const WINDOW: u32 = 16 * 1024 * 1024;
+
+/// Largest HTTP/2 frame: one write each, so bulk wants it large.
+pub(crate) const FRAME: u32 = 64 * 1024;
+
+/// Bytes that HTTP/2 may hold back for writing.
+pub(crate) const SEND_BUFFER: usize = 32 * 1024;
+
+/// Bytes that the encoder packs into one HTTP/2 write.
+const PACK: usize = 32 * 1024;
+
+/// Bytes in the socket that the kernel has not sent: beyond this it reports "full".
+const NOT_SENT: u32 = 64 * 1024;
+
+/// Unacknowledged data for so long means that the path is dead.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Sets up a tunnel's socket. None of the options is essential.
+pub(crate) fn tune(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let outcomes = [
+        socket.set_tcp_nodelay(true),
+        socket.set_tcp_notsent_lowat(NOT_SENT),
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT)),
+    ];
+    for error in outcomes.into_iter().filter_map(Result::err) {
+        tracing::debug!(%error, "a socket option is not available");
+    }
+}
+
+/// Frames as gRPC messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FrameCodec;
+
+impl Codec for FrameCodec {
+    type Encode = Frame;
+    type Decode = Frame;
+    type Encoder = FrameCodec;
+    type Decoder = FrameCodec;
+
+    fn encoder(&mut self) -> FrameCodec {
+        FrameCodec
+    }
+
+    fn decoder(&mut self) -> FrameCodec {
+        FrameCodec
+    }
+}
+
+impl Encoder for FrameCodec {
+    type Item = Frame;
+    type Error = Status;
+
+    fn encode(&mut self, frame: Frame, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        codec::encode(frame, out);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(PACK, PACK)
+    }
+}
+
+impl Decoder for FrameCodec {
+    type Item = Frame;
+    type Error = Status;
+
+    fn decode(&mut self, input: &mut DecodeBuf<'_>) -> Result<Option<Frame>, Status> {
+        debug_assert!(input.remaining() <= codec::MAX_MESSAGE);
+        codec::decode(input).map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+/// The frames that a session sends, pulled by the call's body.
+pub(crate) struct Outgoing(pub(crate) Session);
+
+impl Outgoing {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        self.0.poll_frame(cx)
+    }
+}
+
+impl Stream for Outgoing {
+    type Item = Frame;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        self.poll(cx)
+    }
+}
+
+/// The same, as a server's answer wants it: an error would become the call's status.
+pub(crate) struct OutgoingAnswer(pub(crate) Outgoing);
+
+impl Stream for OutgoingAnswer {
+    type Item = Result<Frame, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
+        self.0.poll(cx).map(|frame| frame.map(Ok))
+    }
+}
+
+/// The frames that a session receives.
+pub(crate) struct Received(pub(crate) Streaming<Frame>);
+
+impl Incoming for Received {
+    async fn next(&mut self) -> Result<Option<Frame>, String> {
+        self.0.message().await.map_err(|status| describe(&status))
+    }
+}
+
+/// A gRPC status for a log line.
+pub(crate) fn describe(status: &Status) -> String {
+    use std::error::Error as _;
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -94,8 +94,8 @@ function tell(kind, { done, wrong, lost, value }) {
     put(card.now, ...duration(quantile(recent, 0.5)));
   }
   const all = card.series.last(Infinity);
-  const [half, most] = [0.5, 0.99].map((q) => duration(quantile(all, q)).join(" "));
-  card.quantiles.textContent = `p50 ${half}, p99 ${most}`;
+  const [half, most] = [0.5, 0.99].map((q) => duration(quantile(all, q)));
+  card.quantiles.textContent = `p50 ${half[0]}${half[1] === most[1] ? "" : ` ${half[1]}`}, p99 ${most.join(" ")}`;
   const [right, mixed, gone] = WORDS[kind];
   const counts = [[done, right], [wrong, mixed], [lost, gone]].filter(([n], i) => i === 0 || n > 0);
   card.count.textContent = counts.map(([n, word]) => `${number(n)} ${word}`).join(", ");

@@ -75,17 +75,22 @@ impl Node {
         let directory = Arc::new(Directory::new(locals, HOLD));
         let sums = Arc::new(Sums::default());
         let recorders = Recorders(vec![metrics.clone(), sums.clone(), recorder]);
-        let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), MAX_EXCHANGES));
+        let dispatch =
+            Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), MAX_EXCHANGES));
         let mut bound = Vec::new();
         for entry in &config.entries {
             let listener = bind(entry.listen, &format!("entry {}", entry.name)).await?;
             let address = listener.local_addr().map_err(|e| StartError(e.to_string()))?;
             let upstream: Arc<dyn Upstream> = dispatch.clone();
             let tls = match &entry.tls {
-                Some((cert, key)) => Some(server_tls(&Identity::from_files(cert, key).map_err(StartError)?, tls::BOTH)?),
+                Some((cert, key)) => Some(server_tls(
+                    &Identity::from_files(cert, key).map_err(StartError)?,
+                    tls::BOTH,
+                )?),
                 None => None,
             };
-            let entry = Entry { name: entry.name.as_str().into(), upstream, settings: edge.clone(), tls };
+            let entry =
+                Entry { name: entry.name.as_str().into(), upstream, settings: edge.clone(), tls };
             bound.push((listener, entry, address));
         }
         let hub = Arc::new(hub(&config, directory, dispatch, &bound)?);
@@ -98,7 +103,9 @@ impl Node {
                     tracing::warn!("{error}; going on without, choose another with --admin");
                     None
                 }
-                Err(error) => return Err(StartError(format!("{error}; choose another with --admin"))),
+                Err(error) => {
+                    return Err(StartError(format!("{error}; choose another with --admin")));
+                }
             },
         };
         let view = Arc::new(View { hub: hub.clone(), sums });
@@ -201,7 +208,9 @@ async fn cut(hub: &Hub) {
 const MAX_EXCHANGES: usize = 100_000;
 
 async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError(format!("{what} cannot listen on {address}: {error}")))
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| StartError(format!("{what} cannot listen on {address}: {error}")))
 }
 
 fn hub(
@@ -238,7 +247,10 @@ fn hub(
         tasks: TaskTracker::new(),
         links: TaskTracker::new(),
         draining: CancellationToken::new(),
-        addresses: entries.iter().map(|(_, entry, at)| format!("{}://{at}", scheme(entry))).collect(),
+        addresses: entries
+            .iter()
+            .map(|(_, entry, at)| format!("{}://{at}", scheme(entry)))
+            .collect(),
         started: Instant::now(),
         sessions: Mutex::default(),
         connections: AtomicU64::new(0),
@@ -266,8 +278,10 @@ fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
     let credential = match &dial.token {
         None => None,
         Some(token) => {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
-                .map_err(|_| StartError("the token has characters that headers cannot carry".to_owned()))?;
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {}", token.reveal())).map_err(|_| {
+                    StartError("the token has characters that headers cannot carry".to_owned())
+                })?;
             value.set_sensitive(true);
             Some(value)
         }
@@ -279,18 +293,21 @@ fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
 fn client_tls(dial: &TunnelDial) -> Result<Arc<rustls::ClientConfig>, StartError> {
     let extra_roots = match &dial.ca {
         None => None,
-        Some(path) => Some(
-            std::fs::read(path)
-                .map_err(|e| StartError(format!("the CA file {} cannot be read: {e}", path.display())))?,
-        ),
+        Some(path) => Some(std::fs::read(path).map_err(|e| {
+            StartError(format!("the CA file {} cannot be read: {e}", path.display()))
+        })?),
     };
-    let trust = tls::Trust { extra_roots, pin: dial.pin, insecure: false };
+    let pin = dial.pin.and_then(|pin| pin.to_string().parse().ok());
+    let trust = tls::Trust { extra_roots, pin, insecure: false };
     tls::client(&trust, tls::HTTP2).map_err(|e| StartError(e.to_string()))
 }
 
 fn local(service: &ServiceConfig, edge: &Arc<strait_edge::Settings>) -> Result<Local, StartError> {
     let said = |error: String| StartError(format!("service {}: {error}", service.name));
-    let mut backend = Backend::new(service.backend.clone(), edge.clone(), &tls::Trust::default())
+    let address =
+        strait_edge::BackendAddress::parse(service.backend.as_str(), strait_edge::Scheme::Http)
+            .map_err(|e| said(e.to_string()))?;
+    let mut backend = Backend::new(address, edge.clone(), &tls::Trust::default())
         .map_err(|e| said(e.to_string()))?;
     if let Some(host) = &service.host_override {
         backend = backend.with_host(host).map_err(|e| said(e.to_string()))?;
@@ -315,7 +332,10 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
     }
 }
 
-fn server_tls(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<rustls::ServerConfig>, StartError> {
+fn server_tls(
+    identity: &Identity,
+    alpn: &[&[u8]],
+) -> Result<Arc<rustls::ServerConfig>, StartError> {
     tls::server_config(identity.chain.clone(), identity.key.clone_key(), alpn)
         .map_err(|e| StartError(e.to_string()))
 }

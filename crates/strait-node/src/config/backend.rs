@@ -13,6 +13,11 @@ impl BackendAddress {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// `host:port` of a backend on TCP; `None` for a unix socket.
+    pub fn tcp(&self) -> Option<&str> {
+        self.0.split_once("://").map(|(_, authority)| authority)
+    }
 }
 
 impl fmt::Display for BackendAddress {

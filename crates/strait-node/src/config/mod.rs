@@ -28,6 +28,7 @@ pub use backend::{BackendAddress, parse_backend};
 pub use defaults::{default_client_id, host_name};
 pub use load::{AdminChoice, Loaded, Overrides, RoleKind, load};
 pub use problem::{ConfigError, Problem};
+pub use routes::parse_host_header;
 pub use suggest::nearest;
 pub use tls::Identity;
 pub use value::{

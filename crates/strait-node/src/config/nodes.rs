@@ -42,9 +42,8 @@ pub(super) fn server(
             services: vec!["*".to_owned()],
         }];
     }
-    tokens.extend(over.token_rules.iter().cloned());
     let insecure_no_auth = over.insecure_no_auth || anybody.is_some_and(|flag| flag.value);
-    if tokens.is_empty() && !insecure_no_auth {
+    if tokens.is_empty() && !insecure_no_auth && !over.token_will_follow {
         let message = "no client could connect: no token is configured; add a [[server.tokens]] \
                        with the sha256 that `strait token` prints, or start with --token, or \
                        with --insecure-no-auth to let anybody connect";

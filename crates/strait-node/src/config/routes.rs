@@ -117,7 +117,10 @@ fn service(table: &Table<'_, '_>) -> Option<ServiceConfig> {
 }
 
 /// The `Host` that a backend sees: `name` or `name:port`.
-pub(super) fn parse_host_header(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is allowed.
+pub fn parse_host_header(text: &str) -> Result<String, String> {
     match text.parse::<http::uri::Authority>() {
         Ok(_) if !text.contains('@') => Ok(text.to_owned()),
         _ => Err("must be a host, perhaps with a port, like \"app.local:3000\"".to_owned()),

@@ -86,9 +86,9 @@ impl Dialer {
         let server = &self.server;
         match timeout(STEP, TcpStream::connect(server.authority())).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                Err(DialError::Refused(format!("{server}: nothing listens there (connection refused)")))
-            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(
+                DialError::Refused(format!("{server}: nothing listens there (connection refused)")),
+            ),
             Ok(Err(error)) => Err(other(format!("{server}: {error}"))),
             Err(_) => Err(other(format!("{server}: no answer to the connection attempt"))),
         }
@@ -136,10 +136,13 @@ impl Dialer {
             .map_err(|error| other(format!("{server}: {error}")))?;
         let mut request = tonic::Request::new(Outgoing(session.clone()));
         if let Some(credential) = self.credential.as_ref().and_then(|c| c.to_str().ok()) {
-            let value = credential.parse().map_err(|_| other("the token has characters that headers cannot carry"))?;
+            let value = credential
+                .parse()
+                .map_err(|_| other("the token has characters that headers cannot carry"))?;
             request.metadata_mut().insert(header::AUTHORIZATION.as_str(), value);
         }
-        let mut grpc = tonic::client::Grpc::with_origin(Connection(sender), origin).max_decoding_message_size(MAX_MESSAGE);
+        let mut grpc = tonic::client::Grpc::with_origin(Connection(sender), origin)
+            .max_decoding_message_size(MAX_MESSAGE);
         let path = PathAndQuery::from_static(PATH);
         match timeout(STEP, grpc.streaming(request, path, FrameCodec)).await {
             Ok(Ok(response)) => Ok(Received(response.into_inner())),
@@ -176,7 +179,10 @@ impl fmt::Display for NotATunnel {
 impl std::error::Error for NotATunnel {}
 
 type Called = Pin<
-    Box<dyn Future<Output = Result<Response<HttpBody>, Box<dyn std::error::Error + Send + Sync>>> + Send>,
+    Box<
+        dyn Future<Output = Result<Response<HttpBody>, Box<dyn std::error::Error + Send + Sync>>>
+            + Send,
+    >,
 >;
 
 impl Service<Request<Body>> for Connection {

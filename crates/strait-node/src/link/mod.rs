@@ -122,7 +122,10 @@ pub(crate) struct OutgoingAnswer(pub(crate) Outgoing);
 impl Stream for OutgoingAnswer {
     type Item = Result<Frame, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, Status>>> {
         self.0.poll(cx).map(|frame| frame.map(Ok))
     }
 }

@@ -1,0 +1,130 @@
+//! Header fields that belong to one connection and never travel (RFC 9110 7.6.1).
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Whether a comma-separated field contains `token`, in any case.
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
+}
+
+/// Fields that a sender may not have removed by naming them in `Connection`: doing so
+/// would change what the request means to the backend.
+fn is_essential(name: &HeaderName) -> bool {
+    name == HOST || name == CONTENT_LENGTH || name.as_str().starts_with("x-forwarded-")
+}
+
+/// Removes what is hop-by-hop from a request or an answer. `TE: trailers` stays on
+/// requests: whoever relays it must be able to deliver trailers, and we are.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let listed: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
+            .filter(|name| name != TE && !is_essential(name))
+            .collect();
+        for name in listed {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if headers.contains_key(TE) {
+        let trailers = has_token(headers, &TE, "trailers");
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    // Each leg asks for and grants `100 Continue` by itself.
+    headers.remove(EXPECT);
+}
+
+/// The length that a head announces: `Ok(None)` when it does not.
+///
+/// # Errors
+/// When it is malformed, or there are several that differ (RFC 9110 8.6).
+pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
+    let mut length = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        let bytes = value.as_bytes();
+        if bytes.is_empty() || bytes.len() > 19 || !bytes.iter().all(u8::is_ascii_digit) {
+            return Err(());
+        }
+        let number = std::str::from_utf8(bytes).ok().and_then(|t| t.parse().ok()).ok_or(())?;
+        if length.replace(number).is_some_and(|before: u64| before != number) {
+            return Err(());
+        }
+    }
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn what_connection_lists_goes_but_not_what_routes() {
+        let mut headers = map(&[
+            ("connection", "close, X-Mine, host, x-forwarded-for"),
+            ("x-mine", "1"),
+            ("host", "a"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "secret"),
+            ("upgrade", "h2c"),
+            ("te", "deflate, Trailers"),
+            ("accept", "text/plain"),
+        ]);
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "host", "te", "x-forwarded-for"]);
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn lengths_that_differ_or_are_malformed_are_errors() {
+        assert_eq!(content_length(&map(&[])), Ok(None));
+        assert_eq!(content_length(&map(&[("content-length", "5")])), Ok(Some(5)));
+        for pairs in [
+            &[("content-length", "5"), ("content-length", "6")][..],
+            &[("content-length", "+5")],
+            &[("content-length", "5, 5")],
+            &[("content-length", "")],
+            &[("content-length", "99999999999999999999")],
+        ] {
+            assert_eq!(content_length(&map(pairs)), Err(()), "{pairs:?}");
+        }
+    }
+}

@@ -13,8 +13,8 @@ use strait_node::config::{Config, LogFormat, ServiceConfig};
 use strait_node::observe::{self, AccessLog, Live, Metrics, Recorders};
 use tokio::sync::oneshot;
 
-use crate::standin::Node;
 use crate::{fail, tell};
+use strait_node::Node;
 
 /// How long logs may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);

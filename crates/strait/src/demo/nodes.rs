@@ -9,7 +9,7 @@ use strait_node::config::{
     Config, EntryConfig, Limits, LogConfig, Role, ServerUrl, ServiceConfig, Timeouts, TokenRule,
     TunnelDial, TunnelListen, TunnelTls, parse_backend,
 };
-use strait_node::observe::{Live, Metrics, Recorders};
+use strait_node::observe::{Live, Recorders};
 use strait_node::secrets::Token;
 use strait_node::{Node, StartError};
 use strait_wire::Protocol;
@@ -55,7 +55,7 @@ pub(crate) async fn start_server(port: Option<u16>) -> io::Result<Server> {
         },
     };
     let node = bound?;
-    let entry = node.entries().next().map(|(_, address)| address);
+    let entry = node.entries().first().copied();
     let (Some(entry), Some(tunnel)) = (entry, node.tunnel()) else {
         return Err(io::Error::other("the server has no address"));
     };
@@ -73,8 +73,8 @@ pub(crate) async fn start_nodes(server: Server, samples: &Samples) -> io::Result
     let live = server.node.live();
     let stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(server.node.run(stop.clone()));
-    tasks.spawn(client.run(stop.clone()));
+    tasks.spawn(server.node.run_until(stop.clone().cancelled_owned()));
+    tasks.spawn(client.run_until(stop.clone().cancelled_owned()));
     let began = std::time::Instant::now();
     while !live.snapshot().routes.iter().any(|route| route.online) {
         if began.elapsed() > PATIENCE {
@@ -103,7 +103,7 @@ impl Nodes {
 
 async fn start(config: Config) -> Result<Node, StartError> {
     let nobody = Arc::new(Recorders(Vec::new()));
-    Node::start(config, Arc::new(Metrics::new()), nobody).await
+    Node::start(config, nobody).await
 }
 
 fn server_config(port: u16, token: &Token) -> Config {

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from process import OUT, ROOT, Process, free_port, until
 
-BIN = pathlib.Path(os.environ.get("STRAIT_BIN") or ROOT / "target" / "release" / "strait")
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+BIN = pathlib.Path(os.environ.get("STRAIT_BIN") or TARGET / "release" / "strait")
 LOAD = pathlib.Path(os.environ.get("TESTKIT_LOAD") or BIN.parent / "testkit-load")
 TOKEN = "st_" + "t" * 43
 

@@ -25,7 +25,9 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
-use super::{FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, WINDOW, describe, tune};
+use super::{
+    FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, WINDOW, describe, is_broken, tune,
+};
 use crate::config::ServerUrl;
 
 /// Each step of a connection must succeed within this time.
@@ -158,6 +160,18 @@ impl Dialer {
                 "{server}: {}; check --token (or STRAIT_TOKEN) against what the server printed",
                 status.message()
             )),
+            // An entry, or somebody else's gRPC server.
+            Code::Unimplemented => other(format!(
+                "{server}: gRPC is spoken there, but no Strait tunnels are taken; is it the tunnel's port? ({})",
+                status.message()
+            )),
+            _ if is_broken(status) && !self.server.tls => other(format!(
+                "{server}: not a Strait server, or one that expects https:// ({})",
+                describe(status)
+            )),
+            _ if is_broken(status) => {
+                other(format!("{server}: not a Strait server ({})", describe(status)))
+            }
             _ => other(format!("{server}: {}", describe(status))),
         }
     }
@@ -172,7 +186,7 @@ struct NotATunnel(String);
 
 impl fmt::Display for NotATunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: not a Strait server", self.0)
+        f.write_str(&self.0)
     }
 }
 

@@ -5,15 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use strait_engine::Recorder;
+use strait_node::admin::Admin;
 use strait_node::config::{Config, Role};
-use strait_node::observe::{Live, Readiness, Snapshot};
+use strait_node::observe::{Live, Metrics, Readiness, Snapshot};
 use tokio::net::TcpListener;
-
-use crate::run::Stop;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Node {
-    entries: Vec<TcpListener>,
+    entries: Vec<(String, TcpListener)>,
     tunnel: Option<TcpListener>,
+    admin: Option<Admin>,
+    metrics: Arc<Metrics>,
     snapshot: Snapshot,
 }
 
@@ -30,12 +32,17 @@ impl Live for Still {
 }
 
 impl Node {
-    pub(crate) async fn start(config: Config, _: Arc<dyn Recorder>) -> io::Result<Node> {
+    pub(crate) async fn start(
+        config: Config,
+        metrics: Arc<Metrics>,
+        _: Arc<dyn Recorder>,
+    ) -> io::Result<Node> {
         let mut snapshot =
             Snapshot { version: env!("CARGO_PKG_VERSION").to_owned(), ..Snapshot::default() };
         let mut entries = Vec::new();
         for entry in &config.entries {
-            entries.push(bind(&format!("entry {}", entry.name), entry.listen).await?);
+            let listener = bind(&format!("entry {}", entry.name), entry.listen).await?;
+            entries.push((entry.name.clone(), listener));
         }
         let tunnel = match &config.role {
             Role::Server(tunnel) => {
@@ -48,23 +55,37 @@ impl Node {
                 None
             }
         };
-        Ok(Node { entries, tunnel, snapshot })
+        let admin = match &config.admin {
+            None => None,
+            Some(admin) => match Admin::bind(admin).await {
+                Ok(bound) => Some(bound),
+                Err(_) if admin.optional => None,
+                Err(error) => return Err(error),
+            },
+        };
+        metrics.watch(Arc::new(Still(snapshot.clone())));
+        Ok(Node { entries, tunnel, admin, metrics, snapshot })
     }
 
-    pub(crate) fn live(&self) -> Arc<dyn Live> {
-        Arc::new(Still(self.snapshot.clone()))
-    }
-
-    pub(crate) fn entries(&self) -> Vec<SocketAddr> {
-        self.entries.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        let address = |listener: &TcpListener| listener.local_addr().ok();
+        self.entries.iter().filter_map(move |(name, l)| Some((name.as_str(), address(l)?)))
     }
 
     pub(crate) fn tunnel(&self) -> Option<SocketAddr> {
         self.tunnel.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    pub(crate) async fn run_until(self, stop: Stop) -> io::Result<()> {
-        stop.await;
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), String> {
+        if let Some(admin) = self.admin {
+            let live = Arc::new(Still(self.snapshot));
+            tokio::spawn(admin.serve(self.metrics, live, stop.clone().cancelled_owned()));
+        }
+        stop.cancelled().await;
         Ok(())
     }
 }

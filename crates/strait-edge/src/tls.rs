@@ -138,6 +138,18 @@ pub fn server(
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| {
         TlsError(format!("no private key found ({e}); expected PEM text with `PRIVATE KEY`"))
     })?;
+    server_config(chain, key, alpn)
+}
+
+/// The same from a chain, leaf first, and its key, both already read.
+///
+/// # Errors
+/// When the key is not the certificate's.
+pub fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| TlsError(format!("TLS cannot be set up: {e}")))?

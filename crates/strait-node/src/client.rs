@@ -95,7 +95,10 @@ impl Client {
         self.hub.tunnels.fetch_add(1, Ordering::Relaxed);
         let hub = Arc::clone(&self.hub);
         // In a task of its own: a draining node still runs it after dialling has stopped.
-        let run = self.hub.links.spawn(async move { hub.run(session, incoming, Box::new(|_| true)).await });
+        let run = self
+            .hub
+            .links
+            .spawn(async move { hub.run(session, incoming, Box::new(|_| true)).await });
         let ending = run.await.unwrap_or_else(|error| Ending::Lost(error.to_string()));
         if stop.is_cancelled() {
             return None;
@@ -104,7 +107,9 @@ impl Client {
         Some(match ending {
             Ending::Goodbye => DialError::Other(format!("{server}: the server went away")),
             Ending::Lost(why) => DialError::Other(format!("{server}: the tunnel was lost: {why}")),
-            Ending::Refused(why) => DialError::Other(format!("{server}: the tunnel was ended: {why}")),
+            Ending::Refused(why) => {
+                DialError::Other(format!("{server}: the tunnel was ended: {why}"))
+            }
         })
     }
 }

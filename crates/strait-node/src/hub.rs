@@ -67,7 +67,8 @@ impl Hub {
         let budget = self.budget.child(self.session_budget);
         let session = Session::new(name.into(), side, self.settings.clone(), budget.clone(), hello);
         session.announce(Announcement { revision: 1, services: self.directory.offered() });
-        let peer = Peer { session: session.clone(), budget, address, since: Instant::now(), hello: None };
+        let peer =
+            Peer { session: session.clone(), budget, address, since: Instant::now(), hello: None };
         self.peers(|peers| peers.push(peer));
         session
     }
@@ -80,7 +81,12 @@ impl Hub {
     }
 
     /// Runs a session until its link ends: answers what the peer opens, hears what it says.
-    pub(crate) async fn run(&self, session: Session, incoming: Received, allowed: Allowed) -> Ending {
+    pub(crate) async fn run(
+        &self,
+        session: Session,
+        incoming: Received,
+        allowed: Allowed,
+    ) -> Ending {
         let upstream: Arc<dyn Upstream> = self.dispatch.clone();
         tokio::spawn(serve(session.clone(), upstream, self.tasks.clone()));
         let ending = {
@@ -106,13 +112,21 @@ impl Hub {
             News::Announce(announcement) => {
                 let answer = self.enter(session, announcement, allowed);
                 for refusal in &answer.refused {
-                    tracing::warn!(service = refusal.service, "refused a service: {}", refusal.message);
+                    tracing::warn!(
+                        service = refusal.service,
+                        "refused a service: {}",
+                        refusal.message
+                    );
                 }
                 session.announced(answer);
             }
             News::Announced(answer) => tell(&answer),
             News::Leaving(goaway) => {
-                let why = if goaway.message.is_empty() { goaway.reason.as_str() } else { &goaway.message };
+                let why = if goaway.message.is_empty() {
+                    goaway.reason.as_str()
+                } else {
+                    &goaway.message
+                };
                 tracing::info!(peer = %session.name(), why, "the peer is leaving");
                 self.directory.withdraw(session);
             }
@@ -120,7 +134,12 @@ impl Hub {
     }
 
     /// Enters what the peer offers, as far as its credential allows.
-    fn enter(&self, session: &Session, mut announcement: Announcement, allowed: &Allowed) -> Announced {
+    fn enter(
+        &self,
+        session: &Session,
+        mut announcement: Announcement,
+        allowed: &Allowed,
+    ) -> Announced {
         let mut refused = Vec::new();
         announcement.services.retain(|service| {
             let ok = allowed(&service.name);
@@ -149,7 +168,8 @@ impl Hub {
                 }
                 let Some(known) = &peer.hello else { continue };
                 if known.client_id == hello.client_id && peer.session.name() == session.name() {
-                    let newer_known = known.instance == hello.instance && known.connection > hello.connection;
+                    let newer_known =
+                        known.instance == hello.instance && known.connection > hello.connection;
                     stale.push(if newer_known { session.clone() } else { peer.session.clone() });
                 }
             }

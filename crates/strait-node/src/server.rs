@@ -25,7 +25,11 @@ pub(crate) struct Server {
 }
 
 impl Gate for Server {
-    fn admit(&self, credential: Option<&HeaderValue>, address: SocketAddr) -> Result<Session, Status> {
+    fn admit(
+        &self,
+        credential: Option<&HeaderValue>,
+        address: SocketAddr,
+    ) -> Result<Session, Status> {
         if self.hub.draining.is_cancelled() {
             return Err(Status::unavailable("this server is going away; try again shortly"));
         }

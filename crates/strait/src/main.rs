@@ -8,7 +8,6 @@ mod greet;
 mod run;
 mod server;
 mod services;
-mod standin;
 mod status;
 mod token;
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strait_engine::Recorder;
+use strait_node::admin::Admin;
 use strait_node::config::{Config, LogFormat, Place, ServiceConfig};
-use strait_node::observe::{self, AccessLog, Metrics, Recorders};
-use tokio_util::sync::CancellationToken;
+use strait_node::observe::{self, AccessLog, Live, Metrics, Recorders};
+use tokio::sync::oneshot;
 
-use crate::standin::Node;
 use crate::{fail, tell};
+use strait_node::Node;
 
 /// How long logs may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -70,29 +71,51 @@ async fn serve(prepared: Prepared) -> ExitCode {
         Ok(access) => access,
         Err(error) => return fail(1, format_args!("cannot start the access log: {error}")),
     };
-    let recorder: Arc<dyn Recorder> = match &access {
-        Some(access) => {
-            metrics.watch_access(access.clone());
-            Arc::new(access.clone())
-        }
-        None => Arc::new(Recorders(Vec::new())),
+    let mut recorders: Vec<Arc<dyn Recorder>> = vec![metrics.clone()];
+    if let Some(access) = &access {
+        metrics.watch_access(access.clone());
+        recorders.push(Arc::new(access.clone()));
+    }
+    let admin = match &config.admin {
+        None => None,
+        Some(admin) => match Admin::bind(admin).await {
+            Ok(bound) => Some(bound),
+            Err(error) if admin.optional => {
+                warn(json, &[format!("{error}; going on without it (--admin names another)")]);
+                None
+            }
+            Err(error) => return fail(1, error),
+        },
     };
-    let node = match Node::start(config.clone(), metrics, recorder).await {
+    let node = match Node::start(config.clone(), Arc::new(Recorders(recorders))).await {
         Ok(node) => node,
         Err(error) => return fail(1, error),
     };
+    let live: Arc<dyn Live> = node.live();
+    metrics.watch(live.clone());
     let addresses = Addresses {
-        entries: node.entries().map(|(_, address)| address).collect(),
+        entries: node.entries(),
         tunnel: node.tunnel(),
-        admin: node.admin(),
+        admin: admin.as_ref().map(Admin::address),
     };
     let (text, problems) = greet(&config, &addresses);
     warn(json, &problems);
     show(json, &text);
+    let (ended, end) = oneshot::channel::<()>();
+    let admin = admin.map(|admin| {
+        tokio::spawn(admin.serve(metrics, live, async {
+            let _ = end.await;
+        }))
+    });
     let probes = tokio::spawn(probe(config.services.clone()));
     let drain = config.timeouts.drain;
-    let code = until_stopped(|stop| node.run(stop), &mut signals, drain).await;
+    let code = until_stopped(|stop| node.run_until(stop), &mut signals, drain).await;
     probes.abort();
+    drop(ended);
+    if let Some(admin) = admin {
+        // A scraper that keeps its connection must not keep the process.
+        let _ = tokio::time::timeout(Duration::from_millis(200), admin).await;
+    }
     if let Some(access) = access {
         let _ = tokio::task::spawn_blocking(move || access.finish(LAST_LINES)).await;
     }
@@ -108,7 +131,7 @@ fn access_log(config: &Config) -> std::io::Result<Option<AccessLog>> {
 
 /// Lets a node work until a first signal, then lets it drain; a second one ends it at once.
 async fn until_stopped<W, E>(
-    work: impl FnOnce(CancellationToken) -> W,
+    work: impl FnOnce(Stop) -> W,
     signals: &mut impl Interrupt,
     drain: Duration,
 ) -> ExitCode
@@ -116,8 +139,8 @@ where
     W: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    let stop = CancellationToken::new();
-    let work = work(stop.clone());
+    let (stop, stopped) = oneshot::channel();
+    let work = work(Stop(stopped));
     tokio::pin!(work);
     let code = |outcome: Result<(), E>| match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -128,13 +151,27 @@ where
         () = signals.next() => {}
     }
     tracing::info!("draining: requests in flight may end, for {drain:?}; again to stop at once");
-    stop.cancel();
+    let _ = stop.send(());
     // The node keeps the time itself; this is for a node that does not.
     let limit = drain.saturating_add(Duration::from_secs(1));
     tokio::select! {
         outcome = &mut work => code(outcome),
         () = signals.next() => fail(1, "stopped at once"),
         () = tokio::time::sleep(limit) => fail(1, "the drain did not end in time"),
+    }
+}
+
+/// Resolves when the node shall drain.
+pub(crate) struct Stop(oneshot::Receiver<()>);
+
+impl Future for Stop {
+    type Output = ();
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<()> {
+        std::pin::Pin::new(&mut self.0).poll(cx).map(|_| ())
     }
 }
 
@@ -237,8 +274,8 @@ mod tests {
     }
 
     async fn outcome(signals: u32, drains: bool) -> String {
-        let work = |stop: CancellationToken| async move {
-            stop.cancelled().await;
+        let work = |stop: Stop| async move {
+            stop.await;
             if !drains {
                 std::future::pending::<()>().await;
             }
@@ -258,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_fails_ends_the_program() {
-        let work = |_: CancellationToken| async { Err::<(), _>("no such server") };
+        let work = |_: Stop| async { Err::<(), _>("no such server") };
         let code = until_stopped(work, &mut Script(0), Duration::ZERO).await;
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(1)));
     }

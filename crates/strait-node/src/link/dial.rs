@@ -25,7 +25,9 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
-use super::{FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, WINDOW, describe, tune};
+use super::{
+    FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, WINDOW, describe, is_broken, tune,
+};
 use crate::config::ServerUrl;
 
 /// Each step of a connection must succeed within this time.
@@ -86,9 +88,9 @@ impl Dialer {
         let server = &self.server;
         match timeout(STEP, TcpStream::connect(server.authority())).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                Err(DialError::Refused(format!("{server}: nothing listens there (connection refused)")))
-            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(
+                DialError::Refused(format!("{server}: nothing listens there (connection refused)")),
+            ),
             Ok(Err(error)) => Err(other(format!("{server}: {error}"))),
             Err(_) => Err(other(format!("{server}: no answer to the connection attempt"))),
         }
@@ -136,10 +138,13 @@ impl Dialer {
             .map_err(|error| other(format!("{server}: {error}")))?;
         let mut request = tonic::Request::new(Outgoing(session.clone()));
         if let Some(credential) = self.credential.as_ref().and_then(|c| c.to_str().ok()) {
-            let value = credential.parse().map_err(|_| other("the token has characters that headers cannot carry"))?;
+            let value = credential
+                .parse()
+                .map_err(|_| other("the token has characters that headers cannot carry"))?;
             request.metadata_mut().insert(header::AUTHORIZATION.as_str(), value);
         }
-        let mut grpc = tonic::client::Grpc::with_origin(Connection(sender), origin).max_decoding_message_size(MAX_MESSAGE);
+        let mut grpc = tonic::client::Grpc::with_origin(Connection(sender), origin)
+            .max_decoding_message_size(MAX_MESSAGE);
         let path = PathAndQuery::from_static(PATH);
         match timeout(STEP, grpc.streaming(request, path, FrameCodec)).await {
             Ok(Ok(response)) => Ok(Received(response.into_inner())),
@@ -155,6 +160,18 @@ impl Dialer {
                 "{server}: {}; check --token (or STRAIT_TOKEN) against what the server printed",
                 status.message()
             )),
+            // An entry, or somebody else's gRPC server.
+            Code::Unimplemented => other(format!(
+                "{server}: gRPC is spoken there, but no Strait tunnels are taken; is it the tunnel's port? ({})",
+                status.message()
+            )),
+            _ if is_broken(status) && !self.server.tls => other(format!(
+                "{server}: not a Strait server, or one that expects https:// ({})",
+                describe(status)
+            )),
+            _ if is_broken(status) => {
+                other(format!("{server}: not a Strait server ({})", describe(status)))
+            }
             _ => other(format!("{server}: {}", describe(status))),
         }
     }
@@ -169,14 +186,17 @@ struct NotATunnel(String);
 
 impl fmt::Display for NotATunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: not a Strait server", self.0)
+        f.write_str(&self.0)
     }
 }
 
 impl std::error::Error for NotATunnel {}
 
 type Called = Pin<
-    Box<dyn Future<Output = Result<Response<HttpBody>, Box<dyn std::error::Error + Send + Sync>>> + Send>,
+    Box<
+        dyn Future<Output = Result<Response<HttpBody>, Box<dyn std::error::Error + Send + Sync>>>
+            + Send,
+    >,
 >;
 
 impl Service<Request<Body>> for Connection {

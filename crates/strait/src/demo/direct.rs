@@ -1,5 +1,5 @@
-//! The same address without the tunnel behind it, to compare: a connection that begins
-//! like HTTP/2 goes to the gRPC sample, any other to the HTTP sample.
+//! One address for all samples without a tunnel, for tests of the samples alone: a
+//! connection that begins like HTTP/2 goes to the gRPC sample, any other to the HTTP one.
 
 use std::io;
 use std::net::SocketAddr;

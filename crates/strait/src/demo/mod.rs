@@ -2,9 +2,11 @@
 //! process, and a page on which a person sees them live at once, through the tunnel.
 
 mod caller;
+#[cfg(test)]
 mod direct;
 mod events;
 mod load;
+mod nodes;
 mod sampler;
 mod samples;
 mod site;
@@ -13,16 +15,14 @@ mod socket;
 mod tests;
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tokio::net::TcpListener;
+use strait_node::observe::Live;
 
+use nodes::{start_nodes, start_server};
 use samples::start_samples;
-
-/// The port that people remember.
-const PORT: u16 = 8000;
 
 /// What `strait demo` can be told.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -30,9 +30,6 @@ pub(crate) struct Arguments {
     /// Port of the page [default: 8000, or a free one when that is taken]
     #[arg(long)]
     port: Option<u16>,
-    /// Serve the samples without the tunnel, to compare
-    #[arg(long)]
-    direct: bool,
 }
 
 /// Runs the demo until it is interrupted.
@@ -54,29 +51,22 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 async fn demo(arguments: &Arguments) -> io::Result<()> {
-    let listener = listen(arguments.port).await?;
-    let entry = listener.local_addr()?;
-    let samples = start_samples(entry, Arc::new(|| None))?;
+    let server = start_server(arguments.port).await?;
+    let entry = server.entry;
+    // The samples are there before the tunnel that reaches them.
+    let known = Arc::new(OnceLock::<Arc<dyn Live>>::new());
+    let asked = Arc::clone(&known);
+    let status = move || serde_json::to_value(asked.get()?.snapshot()).ok();
+    let samples = start_samples(entry, Arc::new(status))?;
+    let mut nodes = start_nodes(server, &samples).await?;
+    let _ = known.set(Arc::clone(&nodes.live));
     greet(entry);
-    tokio::select! {
-        () = direct::serve(listener, &samples) => Ok(()),
+    let outcome = tokio::select! {
+        outcome = nodes.run() => outcome,
         stopped = interrupted() => stopped,
-    }
-}
-
-/// Listens where the page shall be.
-async fn listen(port: Option<u16>) -> io::Result<TcpListener> {
-    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    match port {
-        Some(port) => bind(port).await.map_err(|error| {
-            let hint = "choose another with --port, or leave it out";
-            io::Error::new(error.kind(), format!("cannot listen on port {port}: {error}; {hint}"))
-        }),
-        None => match bind(PORT).await {
-            Ok(listener) => Ok(listener),
-            Err(_) => bind(0).await,
-        },
-    }
+    };
+    nodes.stop();
+    outcome
 }
 
 /// Waits until somebody wants this to end.

@@ -86,7 +86,7 @@ impl Site {
     fn in_flight(&self) -> Response<Body> {
         match (self.status)() {
             Some(status) => json_answer(&status),
-            None => text(StatusCode::NOT_FOUND, "Nobody here knows what is in flight.\n"),
+            None => text(StatusCode::NO_CONTENT, ""),
         }
     }
 }

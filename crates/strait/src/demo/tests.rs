@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tonic::codegen::tokio_stream;
 
 use super::caller::Caller;
+use super::nodes::{Nodes, start_nodes, start_server};
 use super::sampler::{Note, WatchRequest};
 use super::samples::{Samples, start_samples};
 use super::{direct, socket};
@@ -27,6 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     address: SocketAddr,
     samples: Arc<Samples>,
+    nodes: Option<Nodes>,
+}
+
+/// The samples behind the real tunnel.
+async fn tunnelled() -> World {
+    let server = start_server(Some(0)).await.expect("a server");
+    let address = server.entry;
+    let samples = Arc::new(start_samples(address, Arc::new(|| None)).expect("samples"));
+    let nodes = start_nodes(server, &samples).await.expect("a tunnel");
+    World { address, samples, nodes: Some(nodes) }
 }
 
 async fn world() -> World {
@@ -36,7 +47,7 @@ async fn world() -> World {
     let samples = Arc::new(start_samples(address, status).expect("samples"));
     let serving = Arc::clone(&samples);
     tokio::spawn(async move { direct::serve(listener, &serving).await });
-    World { address, samples }
+    World { address, samples, nodes: None }
 }
 
 impl World {
@@ -207,6 +218,11 @@ async fn unknown_grpc_call_is_unimplemented() {
     assert_eq!(answer.headers()["grpc-status"], "12");
 }
 
+/// With the key that RFC 6455 1.3 has for an example.
+const HANDSHAKE: &str = "GET /echo HTTP/1.1\r\nhost: demo.test\r\nupgrade: websocket\r\n\
+    connection: Upgrade\r\nsec-websocket-version: 13\r\n\
+    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
 /// A frame as a visitor sends it (RFC 6455 5.2), with a mask that does something.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0xA5, 0x01, 0xFF, 0x3C];
@@ -278,11 +294,7 @@ async fn websocket_echo_refuses_what_breaks_the_protocol() {
 #[tokio::test]
 async fn websocket_handshake_is_answered_with_the_proof_of_the_rfc() {
     let mut socket = TcpStream::connect(world().await.address).await.expect("a connection");
-    // The example of RFC 6455 1.3.
-    let request = "GET /echo HTTP/1.1\r\nhost: demo.test\r\nupgrade: websocket\r\n\
-        connection: Upgrade\r\nsec-websocket-version: 13\r\n\
-        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    socket.write_all(request.as_bytes()).await.expect("sent");
+    socket.write_all(HANDSHAKE.as_bytes()).await.expect("sent");
     socket.write_all(&masked(0x81, b"hello")).await.expect("sent");
     socket.write_all(&masked(0x88, b"")).await.expect("sent");
     let mut answer = Vec::new();
@@ -291,4 +303,53 @@ async fn websocket_handshake_is_answered_with_the_proof_of_the_rfc() {
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     assert!(answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
     assert!(answer.ends_with("\u{fffd}\u{5}hello\u{fffd}\0"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn all_protocols_cross_one_stream_at_once() {
+    let world = tunnelled().await;
+    // Bulk runs beside all of it.
+    let mut load = world.get("/__demo/load").await.into_body();
+    let mut bytes = 0;
+    while bytes == 0 {
+        let frame = timeout(PATIENCE, load.frame()).await.expect("in time");
+        let frame = frame.expect("no end").expect("no cut").into_data().expect("data");
+        let event = frame.strip_prefix(b"data: ").expect("an event");
+        bytes = serde_json::from_slice::<Value>(event).expect("JSON")["bytes"].as_u64().expect("n");
+    }
+    let (hello, clock, readings, download) = tokio::join!(
+        async { json_of(world.get("/hello?n=7").await).await },
+        world.events("/clock", 5),
+        world.events("/__demo/readings", 3),
+        async { world.get("/download?mb=2").await.into_body().collect().await.expect("all") },
+    );
+    assert_eq!(hello["n"], json!(7));
+    assert_eq!(clock.last().map(|tick| &tick["n"]), Some(&json!(5)));
+    assert_eq!(readings.last().map(|reading| &reading["n"]), Some(&json!(3)));
+    assert_eq!(download.to_bytes().len(), 2 * 1024 * 1024);
+
+    let mut socket = TcpStream::connect(world.address).await.expect("a connection");
+    let mut sent = HANDSHAKE.as_bytes().to_vec();
+    sent.extend(masked(0x82, &[7; 70_000]));
+    sent.extend(masked(0x88, b""));
+    socket.write_all(&sent).await.expect("sent");
+    let mut answer = Vec::new();
+    timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("in time").expect("read");
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head") + 4;
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer[..head]));
+    let mut wanted = vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70];
+    wanted.extend([7; 70_000]);
+    wanted.extend([0x88, 0]);
+    assert!(answer[head..] == wanted, "not what was sent");
+
+    // Eight that read, one that does not, and the page's own: all on one stream.
+    let live = &world.nodes.as_ref().expect("nodes").live;
+    assert_eq!(live.snapshot().sessions.len(), 1);
+    let asked = |what| live.snapshot().in_flight.iter().filter(|e| e.what.ends_with(what)).count();
+    let all_there = async {
+        while (asked("/download/unread"), asked("/__demo/load")) != (1, 1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, all_there).await.expect("in time");
 }

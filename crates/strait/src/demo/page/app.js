@@ -7,6 +7,12 @@ import { Picture } from "/strait.js";
 const KINDS = ["http", "socket", "events", "grpc"];
 const NAMES = { http: "HTTP request", socket: "WebSocket echo", events: "Event, late by", grpc: "gRPC call" };
 const SERIES = { http: "round trip, ms", socket: "round trip, ms", events: "late by, ms", grpc: "Echo round trip, ms" };
+const WORDS = {
+  http: ["answered", "mixed up", "lost"],
+  socket: ["in order", "out of order", "lost"],
+  events: ["in order", "out of order", "cut"],
+  grpc: ["in order", "out of order", "cut"],
+};
 // Enough for a p99 to mean something, few enough to follow what happens now.
 const KEPT = 600;
 const FRAME = 33;
@@ -88,13 +94,12 @@ function tell(kind, { done, wrong, lost, value }) {
     put(card.now, ...duration(quantile(recent, 0.5)));
   }
   const all = card.series.last(Infinity);
-  const [half, most] = [0.5, 0.99].map((q) => duration(quantile(all, q)).join(" "));
-  card.quantiles.textContent = `p50 ${half}, p99 ${most}`;
-  const order = kind === "http" ? "answered" : "in order";
-  const fault = [wrong && `${number(wrong)} ${kind === "http" ? "mixed up" : "out of order"}`, lost && `${number(lost)} lost`];
-  const faults = fault.filter(Boolean).join(", ");
-  card.count.textContent = faults || `${number(done)} ${order}`;
-  card.count.classList.toggle("bad", faults !== "");
+  const [half, most] = [0.5, 0.99].map((q) => duration(quantile(all, q)));
+  card.quantiles.textContent = `p50 ${half[0]}${half[1] === most[1] ? "" : ` ${half[1]}`}, p99 ${most.join(" ")}`;
+  const [right, mixed, gone] = WORDS[kind];
+  const counts = [[done, right], [wrong, mixed], [lost, gone]].filter(([n], i) => i === 0 || n > 0);
+  card.count.textContent = counts.map(([n, word]) => `${number(n)} ${word}`).join(", ");
+  card.count.classList.toggle("bad", counts.length > 1);
 }
 
 // ---- Before and while.
@@ -160,13 +165,13 @@ function bulk() {
     source.onerror = () => stop("interrupted");
   };
   choices.addEventListener("change", ({ target }) => {
-    stop("off");
+    stop("");
     if (target.value === "off") return;
     target.checked = true;
     start(target.value);
   });
   // A reloaded page begins quietly, whatever the browser remembers.
-  stop("off");
+  stop("");
   return stop;
 }
 
@@ -186,10 +191,11 @@ const stopBulk = bulk();
 const showComparison = compare();
 const worker = new Worker("/probe.js");
 worker.onmessage = take;
-worker.postMessage("start");
+// What the page costs while it loads says nothing about the tunnel.
+setTimeout(() => worker.postMessage("start"), 500);
 // A page that nobody sees holds nothing open: a browser has few connections to share.
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden && source) stopBulk("off");
+  if (document.hidden && source) stopBulk("");
   worker.postMessage(document.hidden ? "stop" : "start");
 });
 watchFlight();

@@ -72,12 +72,12 @@ function show({ in_flight, sessions, totals }) {
 export function watchFlight() {
   const timer = setInterval(async () => {
     if (document.hidden) return;
-    let answer;
     try {
-      answer = await fetch("/__demo/status", { signal: AbortSignal.timeout(EVERY * 5) });
-      if (answer.status === 404) clearInterval(timer);
-      document.querySelector("#flight").hidden = !answer.ok;
-      if (answer.ok) show(await answer.json());
+      const answer = await fetch("/__demo/status", { signal: AbortSignal.timeout(EVERY * 5) });
+      const known = answer.status === 200;
+      if (answer.status === 204) clearInterval(timer);
+      document.querySelector("#flight").hidden = !known;
+      if (known) show(await answer.json());
     } catch {
       document.querySelector("#flight").hidden = true;
     }

@@ -94,8 +94,8 @@ function stream(path, kind, take) {
     source.onmessage = ({ data }) => {
       const event = JSON.parse(data);
       if (last !== 0 && event.n !== last + 1) kinds[kind].wrong += 1;
+      take(event, wall(), last === 0);
       last = event.n;
-      take(event, wall());
     };
     source.onerror = () => {
       if (last !== 0) kinds[kind].lost += 1;
@@ -113,8 +113,10 @@ function stream(path, kind, take) {
 // The two clocks need not agree: an event is late compared with the earliest one.
 function clock() {
   let earliest = Infinity;
-  return stream("/clock", "events", (event, at) => {
+  return stream("/clock", "events", (event, at, first) => {
     const way = at - event.at_us / 1000;
+    // Behind a new stream there may be a new clock.
+    if (first) earliest = Infinity;
     earliest = Math.min(earliest, way);
     kinds.events.value = event.unix_ms;
     record("events", at, way - earliest);

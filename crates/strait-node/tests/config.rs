@@ -1,6 +1,9 @@
 //! Configuration files as people write them: each mistake is told with its place and with
 //! what is allowed.
 
+// Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -100,7 +100,7 @@ async fn serve(prepared: Prepared) -> ExitCode {
     };
     let (text, problems) = greet(&config, &addresses);
     warn(json, &problems);
-    show(json, &text);
+    show(json, &text, &addresses);
     let (ended, end) = oneshot::channel::<()>();
     let admin = admin.map(|admin| {
         tokio::spawn(admin.serve(metrics, live, async {
@@ -150,7 +150,7 @@ where
         outcome = &mut work => return code(outcome),
         () = signals.next() => {}
     }
-    tracing::info!("draining: requests in flight may end, for {drain:?}; again to stop at once");
+    tracing::info!("draining: requests in flight have {drain:?} to end; again to stop at once");
     let _ = stop.send(());
     // The node keeps the time itself; this is for a node that does not.
     let limit = drain.saturating_add(Duration::from_secs(1));
@@ -231,13 +231,16 @@ fn warn(json: bool, warnings: &[String]) {
     }
 }
 
-/// The start-up text is for people. A log collector gets it only when it holds a token that
-/// is shown once.
-fn show(json: bool, text: &str) {
+/// The start-up text is for people. A log collector gets an event instead, and the text
+/// only when it holds a token that is shown once.
+fn show(json: bool, text: &str, addresses: &Addresses) {
     if !json || text.contains("--token st_") || std::io::stderr().is_terminal() {
         tell(text);
     }
-    tracing::debug!("started");
+    if json {
+        let Addresses { entries, tunnel, admin } = addresses;
+        tracing::info!(?entries, ?tunnel, ?admin, "started");
+    }
 }
 
 /// Says which backends do not answer yet. They may come later: requests then find them.

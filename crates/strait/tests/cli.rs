@@ -1,5 +1,8 @@
 //! The real program, as people and scripts start it.
 
+// Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -224,6 +227,31 @@ fn a_start_that_fails_does_not_use_up_the_token() {
     let mut next = Running::start(command.env("STRAIT_STATE", &state));
     next.until("--token st_");
     let _ = fs::remove_dir_all(&state);
+}
+
+#[test]
+fn an_admin_address_that_was_asked_for_must_be_free() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = taken.local_addr().expect("has one").to_string();
+    let words = format!("server --listen 127.0.0.1:0 --tunnel 127.0.0.1:0 --admin {address}");
+    let output = strait(&words).arg("--insecure-no-auth").output().expect("runs");
+    let (_, stderr) = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("admin address {address}")), "{stderr}");
+}
+
+#[test]
+fn json_logs_are_json_and_the_access_log_has_standard_output_for_itself() {
+    let mut running =
+        Running::start(&mut strait(&format!("{SERVER} --insecure-no-auth --log json")));
+    running.until("started");
+    running.signal("-TERM");
+    running.until("draining");
+    assert_eq!(running.code(), Some(0));
+    for line in running.said.lines() {
+        let read: serde_json::Value = serde_json::from_str(line).expect("is JSON");
+        assert!(read["level"].is_string() && read["message"].is_string(), "{line}");
+    }
 }
 
 #[test]

@@ -17,13 +17,12 @@ Try it, all in one process:
   strait demo
 
 Reach a web app behind a firewall:
-  strait server                                        on the public machine
-  strait client --server https://HOST:7443 ... http 3000   on the private one;
-                                   `strait server` prints the whole line
+  strait server                              on the public machine; it prints the line
+  strait client --server URL ... http 3000   for the private one
 
 Look after it:
-  strait status                    sessions, routes and what is in flight
-  strait check strait.toml         what is wrong with a file, and where";
+  strait status                              sessions, routes and what is in flight
+  strait check strait.toml                   what is wrong with a file, and where";
 
 const CLIENT_EXAMPLES: &str = "\
 Services are pairs of KIND and TARGET; --host, --path, --host-header and --name

@@ -118,7 +118,7 @@ fn command(tunnel: &TunnelListen, scheme: &str, listen: SocketAddr, token: &Toke
     if let TunnelTls::Made(_) = &tunnel.tls
         && let Ok(Some(identity)) = tunnel.tls.identity()
     {
-        let _ = write!(line, " --pin {}", identity.pin());
+        let _ = write!(line, " --pin sha256:{}", identity.pin());
     }
     match token {
         TokenShown::Fresh(token) => line += &format!(" --token {}", token.reveal()),

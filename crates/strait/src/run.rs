@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use strait_engine::Recorder;
 use strait_node::admin::Admin;
-use strait_node::config::{Config, LogFormat, ServiceConfig};
+use strait_node::config::{Config, LogFormat, Place, ServiceConfig};
 use strait_node::observe::{self, AccessLog, Live, Metrics, Recorders};
 use tokio::sync::oneshot;
 
@@ -100,7 +100,7 @@ async fn serve(prepared: Prepared) -> ExitCode {
     };
     let (text, problems) = greet(&config, &addresses);
     warn(json, &problems);
-    show(json, &text);
+    show(json, &text, &addresses);
     let (ended, end) = oneshot::channel::<()>();
     let admin = admin.map(|admin| {
         tokio::spawn(admin.serve(metrics, live, async {
@@ -150,7 +150,7 @@ where
         outcome = &mut work => return code(outcome),
         () = signals.next() => {}
     }
-    tracing::info!("draining: requests in flight may end, for {drain:?}; again to stop at once");
+    tracing::info!("draining: requests in flight have {drain:?} to end; again to stop at once");
     let _ = stop.send(());
     // The node keeps the time itself; this is for a node that does not.
     let limit = drain.saturating_add(Duration::from_secs(1));
@@ -231,20 +231,23 @@ fn warn(json: bool, warnings: &[String]) {
     }
 }
 
-/// The start-up text is for people. A log collector gets it only when it holds a token that
-/// is shown once.
-fn show(json: bool, text: &str) {
+/// The start-up text is for people. A log collector gets an event instead, and the text
+/// only when it holds a token that is shown once.
+fn show(json: bool, text: &str, addresses: &Addresses) {
     if !json || text.contains("--token st_") || std::io::stderr().is_terminal() {
         tell(text);
     }
-    tracing::debug!("started");
+    if json {
+        let Addresses { entries, tunnel, admin } = addresses;
+        tracing::info!(?entries, ?tunnel, ?admin, "started");
+    }
 }
 
 /// Says which backends do not answer yet. They may come later: requests then find them.
 async fn probe(services: Vec<ServiceConfig>) {
     for service in services {
-        let Some(target) = service.backend.tcp() else { continue };
-        let connect = tokio::net::TcpStream::connect(target);
+        let Place::Tcp { host, port } = &service.backend.place else { continue };
+        let connect = tokio::net::TcpStream::connect((host.as_str(), *port));
         let why = match tokio::time::timeout(Duration::from_secs(2), connect).await {
             Ok(Ok(_)) => continue,
             Ok(Err(error)) => error.to_string(),

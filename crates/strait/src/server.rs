@@ -98,7 +98,7 @@ fn apply(config: &mut Config, secrets: &ServerSecrets) {
     }
     if let Some(token) = &secrets.token {
         let services = vec!["*".to_owned()];
-        let rule = TokenRule { name: "first".to_owned(), sha256: token.sha256, services };
+        let rule = TokenRule { name: "default".to_owned(), sha256: token.sha256, services };
         tunnel.tokens.push(rule);
     }
 }

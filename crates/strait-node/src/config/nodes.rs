@@ -37,7 +37,7 @@ pub(super) fn server(
     if let Some(token) = &over.token {
         // A flag replaces what the file says.
         tokens = vec![TokenRule {
-            name: "flag".to_owned(),
+            name: "default".to_owned(),
             sha256: token.digest(),
             services: vec!["*".to_owned()],
         }];

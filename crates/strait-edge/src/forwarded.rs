@@ -41,10 +41,10 @@ pub(crate) fn set(
     if !headers.contains_key(PROTO) {
         headers.insert(PROTO, HeaderValue::from_static(scheme));
     }
-    if !headers.contains_key(HOST) {
-        if let Ok(value) = HeaderValue::from_bytes(authority) {
-            headers.insert(HOST, value);
-        }
+    if !headers.contains_key(HOST)
+        && let Ok(value) = HeaderValue::from_bytes(authority)
+    {
+        headers.insert(HOST, value);
     }
 }
 
@@ -52,10 +52,10 @@ pub(crate) fn set(
 /// which the headers then carry too.
 pub(crate) fn trace(headers: &mut HeaderMap) -> String {
     let mut all = headers.get_all(TRACEPARENT).iter();
-    if let (Some(value), None) = (all.next(), all.next()) {
-        if let Some(text) = value.to_str().ok().filter(|text| is_traceparent(text)) {
-            return text.to_owned();
-        }
+    if let (Some(value), None) = (all.next(), all.next())
+        && let Some(text) = value.to_str().ok().filter(|text| is_traceparent(text))
+    {
+        return text.to_owned();
     }
     let made = RequestId::new_traceparent();
     if let Ok(value) = HeaderValue::from_str(&made) {

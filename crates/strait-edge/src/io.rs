@@ -44,12 +44,14 @@ pub(crate) struct Conn {
     replay: Bytes,
     activity: Option<Arc<Activity>>,
     linger: Option<Pin<Box<Sleep>>>,
+    /// A failed write does not end the connection, see [`Conn::reading_on`].
+    reads_on: bool,
 }
 
 impl Conn {
     /// A connection whose next bytes are `replay`.
     pub(crate) fn new(stream: Stream, replay: Bytes) -> Conn {
-        Conn { stream, replay, activity: None, linger: None }
+        Conn { stream, replay, activity: None, linger: None, reads_on: false }
     }
 
     /// The same connection, which reports to `activity`.
@@ -58,10 +60,27 @@ impl Conn {
         self
     }
 
+    /// The same connection, where a failed write is left for the read side to find: a
+    /// backend that answers early and closes has its answer waiting there.
+    pub(crate) fn reading_on(mut self) -> Conn {
+        self.reads_on = true;
+        self
+    }
+
+    /// What a write came to. After a failure the reader is the one to end the connection,
+    /// so that no waker is needed.
+    fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match result {
+            Poll::Ready(Err(_)) if self.reads_on => Poll::Pending,
+            result => result,
+        }
+    }
+
     /// The same connection with `bytes` to be read first, and no longer reporting.
     pub(crate) fn upgraded(mut self, bytes: Bytes) -> Conn {
         self.replay = bytes;
         self.activity = None;
+        self.reads_on = false;
         self
     }
 
@@ -99,10 +118,10 @@ impl Drop for Conn {
     fn drop(&mut self) {
         // An HTTP/1.0 answer without a length ends with the connection: only a reset
         // lets the visitor tell a cut from the end.
-        if self.activity.as_ref().is_some_and(|a| a.must_reset()) {
-            if let Some(tcp) = self.tcp() {
-                let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-            }
+        if self.activity.as_ref().is_some_and(|a| a.must_reset())
+            && let Some(tcp) = self.tcp()
+        {
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 }
@@ -141,7 +160,8 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf))
+        let result = each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf));
+        self.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -149,7 +169,8 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs))
+        let result = each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs));
+        self.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -157,7 +178,8 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.stream, io => Pin::new(io).poll_flush(cx))
+        let result = each!(&mut self.stream, io => Pin::new(io).poll_flush(cx));
+        self.wrote(result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

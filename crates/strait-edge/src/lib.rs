@@ -4,6 +4,8 @@
 //! upstream; a [`Backend`] is an upstream that carries exchanges to a service. The two ends
 //! of one protocol stand side by side in one folder: entry then backend is identity.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod activity;
 mod backend;
 mod classify;

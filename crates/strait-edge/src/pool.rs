@@ -93,22 +93,20 @@ impl Pool {
 
     /// A connection for one HTTP/1 request; a new one when `fresh`.
     pub(crate) async fn http1(self: &Arc<Self>, fresh: bool) -> Result<Lease, Fault> {
-        while !fresh {
-            let Some(Idle { mut sender, since }) = lock(&self.http1).pop() else { break };
-            if since.elapsed() > or_never(self.settings.backend_idle) || sender.is_closed() {
-                continue;
-            }
-            // The connection's task may need a turn to be ready again.
-            let ready = tokio::time::timeout(Duration::from_millis(100), sender.ready()).await;
-            if matches!(ready, Ok(Ok(()))) {
-                return Ok(self.lease(Sender::Http1(sender), true, None));
+        if !fresh {
+            while let Some(mut sender) = self.unused() {
+                // The connection's task may need a turn to be ready again.
+                let ready = tokio::time::timeout(Duration::from_millis(100), sender.ready()).await;
+                if matches!(ready, Ok(Ok(()))) {
+                    return Ok(self.lease(Sender::Http1(sender), true, None));
+                }
             }
         }
         let conn = connect(&self.address, self.tls.http1.as_ref(), &self.settings).await?;
         let (sender, served) = http1::Builder::new()
             .max_buf_size(self.settings.max_header_bytes.max(128 << 10))
             .max_headers(self.settings.max_header_fields.max(100))
-            .handshake(TokioIo::new(conn))
+            .handshake(TokioIo::new(conn.reading_on()))
             .await
             .map_err(|error| self.refused(&error))?;
         tokio::spawn(async move {
@@ -117,6 +115,18 @@ impl Pool {
             }
         });
         Ok(self.lease(Sender::Http1(sender), false, None))
+    }
+
+    /// The HTTP/1 connection that was used last, unless it waits for too long.
+    fn unused(&self) -> Option<http1::SendRequest<Outgoing>> {
+        let mut idle = lock(&self.http1);
+        let limit = or_never(self.settings.backend_idle);
+        while let Some(Idle { sender, since }) = idle.pop() {
+            if since.elapsed() <= limit && !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
     }
 
     /// A share of an HTTP/2 connection.

@@ -81,12 +81,13 @@ impl Messages {
             End::Request(Some(upload)) if upload.is_aborted(cx) => {
                 return Poll::Ready(self.fail(Fault::new(Reason::None)));
             }
-            End::Answer { deadline: Some(sleep), .. } => {
-                if sleep.as_mut().poll(cx).is_ready() {
+            End::Answer { deadline, .. } => {
+                let over = deadline.as_mut().map(|sleep| sleep.as_mut().poll(cx));
+                if over.is_some_and(|over| over.is_ready()) {
                     return Poll::Ready(self.fail(Fault::new(Reason::Deadline)));
                 }
             }
-            _ => {}
+            End::Request(_) => {}
         }
         let joined = ready!(self.joiner.poll(&mut self.body, cx));
         let frame = match joined {

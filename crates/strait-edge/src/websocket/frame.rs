@@ -143,10 +143,10 @@ impl Cutter {
         let _ = input.split_to(header);
         (self.mask, self.at, self.left) = (mask, 0, start.length);
         let data = self.payload(input, Some(start));
-        if let (true, [high, low, ..]) = (is_close, &data.bytes[..]) {
-            if !is_close_code(u16::from_be_bytes([*high, *low])) {
-                return Err(Fault::because(self.rules.blame, "an invalid close code"));
-            }
+        if let (true, [high, low, ..]) = (is_close, &data.bytes[..])
+            && !is_close_code(u16::from_be_bytes([*high, *low]))
+        {
+            return Err(Fault::because(self.rules.blame, "an invalid close code"));
         }
         Ok(Some(data))
     }

@@ -186,7 +186,7 @@ struct NotATunnel(String);
 
 impl fmt::Display for NotATunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: not a Strait server", self.0)
+        f.write_str(&self.0)
     }
 }
 

@@ -1,4 +1,5 @@
 //! Two sessions joined by a link of real bytes: exchanges in both directions.
+#![allow(clippy::panic, reason = "helpers of tests fail the test")]
 
 use std::future::poll_fn;
 use std::sync::Arc;

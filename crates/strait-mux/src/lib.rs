@@ -5,6 +5,7 @@
 //! [`Mux::next_frame`] when the transport has room, so there is no queue behind it.
 
 mod budget;
+mod check;
 mod event;
 mod life;
 mod mux;
@@ -16,6 +17,8 @@ mod stream;
 mod window;
 
 pub use budget::Budget;
+#[doc(hidden)]
+pub use check::Accounts;
 pub use event::{Event, Fatal, Gone, Refused, Taken};
 pub use life::{Happening, State, Violation, diagram};
 pub use mux::{Mux, Stats};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use strait_wire::{
-    Announced, Announcement, Data, First, Frame, GoAway, Hello, Opening, Protocol, Reason, Reset,
-    ResponseHead, Side, StreamNo,
+    Announced, Announcement, Data, First, Frame, GoAway, Hello, Opening, PIECE_WEIGHT, Protocol,
+    Reason, Reset, ResponseHead, Side, StreamNo,
 };
 
 use crate::life::{Happening, State};
@@ -224,7 +224,8 @@ impl Mux {
         Ok(room)
     }
 
-    /// Queues a piece; ask for [`room`](Mux::room) first.
+    /// Queues a piece; ask for [`room`](Mux::room) first. One that says nothing, without
+    /// payload and without a mark of its protocol, is not sent.
     ///
     /// # Errors
     /// The request is gone.
@@ -233,7 +234,11 @@ impl Mux {
         let stream = self.sending(no)?;
         // A writer that pushes out of turn is a bug on this side; the wire stays correct.
         debug_assert!(stream.send.state == State::Open);
-        if stream.send.state == State::Open {
+        // Plain bodies have no marks on the wire. A piece that leaves no trace there must not
+        // cost credit here: the peer would never grant it back.
+        let marked =
+            stream.protocol != Protocol::Http && (data.start.is_some() || data.ends_message);
+        if stream.send.state == State::Open && (marked || !data.bytes.is_empty()) {
             stream.send.push(data, &budget);
         }
         self.enlist(no);
@@ -295,11 +300,13 @@ impl Mux {
     pub fn is_drained(&self, no: StreamNo) -> bool {
         self.table.get(&no).is_some_and(|stream| {
             let recv = &stream.recv;
-            recv.state == State::Ended && recv.queue.is_empty() && recv.trailers.is_none()
+            let taken = recv.first.is_none() && recv.queue.is_empty() && recv.trailers.is_none();
+            recv.state == State::Ended && taken
         })
     }
 
-    /// Why `no` was cut, if it was; also when only the half that this side sends was.
+    /// Why `no` was cut, if it was. A half that was only stopped, because the answer is
+    /// complete, is not: [`room`](Mux::room) tells its writer.
     pub fn gone(&self, no: StreamNo) -> Option<Gone> {
         let Some(stream) = self.table.get(&no) else {
             return Some(Gone { reason: Reason::Internal, retry_safe: false, by_peer: false });
@@ -388,6 +395,7 @@ impl Mux {
     pub fn lose(&mut self, reason: Reason) {
         self.control.clear();
         self.credits.clear();
+        self.ping.pong = None;
         self.leaving = Leaving::Said;
         let numbers: Vec<StreamNo> = self.table.keys().copied().collect();
         for no in numbers {
@@ -435,7 +443,9 @@ impl Mux {
 
     /// Urgency scales the share, never the order: nothing starves.
     pub(crate) fn quantum(&self, urgency: u8) -> usize {
-        self.settings.piece as usize * usize::from(8 - urgency.min(7)) / 5
+        let share = self.settings.piece as usize * usize::from(8 - urgency.min(7)) / 5;
+        // A share of nothing would never get out of debt, and its line never past it.
+        share.max(PIECE_WEIGHT)
     }
 
     fn sending(&mut self, no: StreamNo) -> Result<&mut Stream, Gone> {

@@ -11,7 +11,7 @@ use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_
 
 use crate::activity::Activity;
 use crate::http::body::{Idle, Plain, cause, poll_incoming};
-use crate::http::hop::{content_length, strip};
+use crate::http::hop::{content_length, remove, strip};
 use crate::http::outgoing::Outgoing;
 use crate::visit::{Requested, Visit, carry as carry_visit};
 
@@ -29,14 +29,14 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
     let Answer { head, mut body } = answer;
     let mut headers = head.headers;
     strip(&mut headers);
-    let length = match check(head.status, &headers) {
+    let length = match check(head.status, &mut headers) {
         Ok(length) => length,
         Err(fault) => return visit.refuse(&fault),
     };
     let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if visit.is_head || bodiless {
         if head.status == StatusCode::NO_CONTENT {
-            headers.remove(CONTENT_LENGTH);
+            remove(&mut headers, &CONTENT_LENGTH);
         }
         end_of(&mut body).await;
         return visit.respond(head.status, headers, Outgoing::full(""), false);
@@ -47,7 +47,7 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
     }
     // Both at once would be two framings of one body (RFC 9112 6.2).
     if visit.version < Version::HTTP_2 && length.is_some() {
-        headers.remove(TRAILER);
+        remove(&mut headers, &TRAILER);
     }
     let ends_with_connection = length.is_none() && body.size().is_none();
     let body = Outgoing::plain(Plain::answer(body, length));
@@ -55,7 +55,7 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
 }
 
 /// Refuses heads that no HTTP peer may send, and reads the length.
-fn check(status: StatusCode, headers: &HeaderMap) -> Result<Option<u64>, Fault> {
+fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<Option<u64>, Fault> {
     if status.is_informational() || status.as_u16() > 599 {
         return Err(Fault::because(Reason::BackendInvalid, "a status that cannot be answered"));
     }

@@ -27,8 +27,8 @@ Look after it:
 const CLIENT_EXAMPLES: &str = "\
 Services are pairs of KIND and TARGET; --host, --path, --host-header and --name
 belong to the pair before them:
-  http 3000                        HTTP and WebSocket at 127.0.0.1:3000
-  grpc 50051                       gRPC at 127.0.0.1:50051
+  http 3000                        HTTP and WebSocket at localhost:3000
+  grpc 50051                       gRPC at localhost:50051
   http app.lan:80 --host a.example.org http unix:/run/api.sock --path /api
 
 Most flags can also be given as variables: STRAIT_SERVER, STRAIT_TOKEN, STRAIT_CONFIG, ...";

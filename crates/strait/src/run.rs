@@ -241,8 +241,10 @@ fn show(json: bool, text: &str, addresses: &Addresses) {
         tell(text);
     }
     if json {
-        let Addresses { entries, tunnel, admin } = addresses;
-        tracing::info!(?entries, ?tunnel, ?admin, "started");
+        let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        let entries: Vec<_> = addresses.entries.iter().map(SocketAddr::to_string).collect();
+        let (entries, tunnel) = (entries.join(","), text(addresses.tunnel));
+        tracing::info!(entries, tunnel, admin = text(addresses.admin), "started");
     }
 }
 

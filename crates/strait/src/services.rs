@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                "http-3000 http://127.0.0.1:3000 a.example+b.example /",
-                "grpc-50051 h2c://127.0.0.1:50051  /pkg.",
+                "http-3000 http://localhost:3000 a.example+b.example /",
+                "grpc-50051 h2c://localhost:50051  /pkg.",
                 "front http://app:80  /",
             ]
         );

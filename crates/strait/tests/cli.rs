@@ -117,6 +117,8 @@ fn usage_mistakes_end_with_2_and_say_what_is_allowed() {
         ("client --server https://x:1 tcp 22", "HTTP, WebSocket and gRPC"),
         ("client --server https://x:1 http 3000 http 3000", "have the same host"),
         ("client --server http://x:1 --pin 00 http 3000", "not a pin"),
+        ("server --no-tls --tls-cert a --tls-key b", "drop one of them"),
+        ("server --insecure-no-auth --token x", "drop one of them"),
         ("status --admin off", "name one with --admin"),
     ] {
         let output = strait(words).output().expect("runs");
@@ -314,6 +316,13 @@ fn variables_are_flags() {
     command.env("STRAIT_SERVER", "example.org:1");
     let (_, stderr) = texts(&command.output().expect("runs"));
     assert!(stderr.contains("has no scheme"), "{stderr}");
+    for (value, asked) in [("true", false), ("0", true)] {
+        let mut command = strait("server --tunnel 127.0.0.1:0 --admin off");
+        command.env("STRAIT_INSECURE_NO_AUTH", value).env("STRAIT_LISTEN", "127.0.0.1:0");
+        let mut running = Running::start(command.env_remove("STRAIT_STATE").env_remove("HOME"));
+        running.until(" http 3000\n");
+        assert_eq!(running.said.contains("--token "), asked, "{}", running.said);
+    }
     let mut command = strait("client --server https://x:1 http 3000");
     command.env("STRAIT_TOKEN", "a b");
     let output = command.output().expect("runs");

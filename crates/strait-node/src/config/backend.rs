@@ -30,7 +30,7 @@ mod tests {
     fn backends_are_read_in_short_and_full_form() {
         let read = |text| parse_backend(text, Scheme::Http).map(|address| address.to_string());
         for (text, expected) in [
-            ("3000", "http://127.0.0.1:3000"),
+            ("3000", "http://localhost:3000"),
             ("app:3000", "http://app:3000"),
             ("http://app:3000/", "http://app:3000"),
             ("h2c://[::1]:50051", "h2c://[::1]:50051"),

@@ -52,6 +52,10 @@ pub(super) fn server(
             None => doc.problem_of_all(message),
         }
     }
+    if insecure_no_auth && !tokens.is_empty() {
+        let place = anybody.map(|flag| flag.at);
+        doc.warn(place, "anybody may connect (insecure_no_auth): the tokens do not matter");
+    }
     let address = over.tunnel.or(listen.map(|l| l.value)).unwrap_or(defaults::TUNNEL);
     let told = over.insecure_no_tls || plain.is_some_and(|flag| flag.value);
     if matches!(tls, TunnelTls::Off) && !address.ip().is_loopback() && !told {

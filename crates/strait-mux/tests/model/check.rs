@@ -181,7 +181,7 @@ impl World {
             while !self.ends[side].apps.is_empty() {
                 // In either order, by number.
                 let app = self.ends[side].apps[0];
-                if app.no.0 % 3 == 0 {
+                if app.no.0.is_multiple_of(3) {
                     self.drop_writer(side, 0);
                 } else if app.reader {
                     self.drop_reader(side, 0);

@@ -231,10 +231,11 @@ fn warn(json: bool, warnings: &[String]) {
     }
 }
 
-/// The start-up text is for people. A log collector gets it only when it holds a token that
-/// is shown once.
+/// The start-up text is for people. A log collector gets it only when it holds what is shown
+/// nowhere else and clients need: a new token, or the pin of a self-signed certificate.
 fn show(json: bool, text: &str) {
-    if !json || text.contains("--token st_") || std::io::stderr().is_terminal() {
+    let needed = text.contains("--token st_") || text.contains(" --pin ");
+    if !json || needed || std::io::stderr().is_terminal() {
         tell(text);
     }
     tracing::debug!("started");

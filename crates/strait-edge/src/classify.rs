@@ -67,7 +67,7 @@ pub(crate) fn classify(
     if http1 {
         check_framing(version, &headers)?;
     }
-    let length = content_length(&headers).map_err(|()| bad("malformed Content-Length"))?;
+    let length = content_length(&mut headers).map_err(|()| bad("malformed Content-Length"))?;
     let path = match uri.path_and_query() {
         Some(path) => Bytes::copy_from_slice(path.as_str().as_bytes()),
         None => Bytes::from_static(b"/"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -68,6 +69,9 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
+/// The host of an address that is a port only.
+const LOCALHOST: &str = "localhost";
+
 const ALLOWED: &str = "allowed are http://HOST:PORT, https://HOST[:PORT], h2c://HOST:PORT, \
     ws://HOST:PORT, wss://HOST[:PORT], unix:/PATH, unix+h2c:/PATH, HOST:PORT and PORT";
 
@@ -106,7 +110,7 @@ impl BackendAddress {
             let port = port_of(rest).ok_or_else(|| wrong("a port is 1 to 65535"))?;
             return Ok(BackendAddress {
                 scheme,
-                place: Place::Tcp { host: "127.0.0.1".into(), port },
+                place: Place::Tcp { host: LOCALHOST.into(), port },
             });
         }
         let (host, port) = split_port(rest).ok_or_else(|| wrong("this is no host"))?;
@@ -209,7 +213,15 @@ async fn connect_now(
         }
         Place::Tcp { host, port } => (host, *port),
     };
-    let tcp = TcpStream::connect((host.as_str(), port)).await?;
+    let tcp = if host == LOCALHOST {
+        // Development servers often listen on one of the two only; and no resolver is asked.
+        TcpStream::connect(
+            &[(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()][..],
+        )
+        .await?
+    } else {
+        TcpStream::connect((host.as_str(), port)).await?
+    };
     tune(&tcp);
     let Some(tls) = tls else {
         return Ok(Conn::new(Stream::Tcp(tcp), Bytes::new()));
@@ -237,7 +249,7 @@ mod tests {
             ("h2c://10.0.0.1:50051", "h2c://10.0.0.1:50051"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
             ("unix+h2c:/run/app.sock", "unix+h2c:/run/app.sock"),
-            ("3000", "http://127.0.0.1:3000"),
+            ("3000", "http://localhost:3000"),
             ("localhost:3000", "http://localhost:3000"),
         ] {
             let address: BackendAddress = text.parse().unwrap();
@@ -245,7 +257,7 @@ mod tests {
             assert_eq!(canonical.parse::<BackendAddress>().unwrap(), address);
         }
         let grpc = BackendAddress::parse("50051", Scheme::H2c).unwrap();
-        assert_eq!(grpc.to_string(), "h2c://127.0.0.1:50051");
+        assert_eq!(grpc.to_string(), "h2c://localhost:50051");
     }
 
     #[test]

@@ -81,6 +81,16 @@ impl Schedule {
         self.new.len() + self.old.len() <= 1
     }
 
+    /// Whether `no`, whose place is `turn`, stands in the line that it believes to stand in.
+    /// Linear: for tests.
+    pub(crate) fn holds(&self, no: StreamNo, turn: &Turn) -> bool {
+        match turn.list {
+            Some(List::New) => self.new.contains(&no),
+            Some(List::Old) => self.old.contains(&no),
+            None => false,
+        }
+    }
+
     fn pop(&mut self, list: List) {
         match list {
             List::New => self.new.pop_front(),

@@ -33,15 +33,16 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
         },
     };
     let build = |head: &RequestHead| {
-        backend.request(head, Version::HTTP_2, |headers| {
+        let request = backend.request(head, Version::HTTP_2, |headers| {
             remove(headers, &CONTENT_LENGTH);
             headers.insert(TE, HeaderValue::from_static("trailers"));
             if let Some(left) = left {
                 headers.insert(timeout::GRPC_TIMEOUT, timeout::write(left));
             }
-        })
+        });
+        Ok((request?, None))
     };
-    let frame = |body, upload| Outgoing::messages(Messages::request(body, upload));
+    let frame = |body, _, upload| Outgoing::messages(Messages::request(body, upload));
     // No time for the head: callers bring their own deadline, and streams may be silent.
     let sent = send(backend, exchange, build, true, Duration::ZERO, frame).await?;
     let (parts, body) = sent.response.into_parts();

@@ -22,16 +22,14 @@ use crate::pool::Lease;
 pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answer, Failure> {
     let http2 = backend.speaks_http2();
     let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let length = content_length(&exchange.head.headers)
-        .map_err(|()| Fault::because(Reason::BadRequest, "malformed Content-Length"))?;
-    if exchange.body.is_end() && length.is_some_and(|length| length > 0) {
-        return Err(
-            Fault::because(Reason::BadRequest, "a body was announced and is missing").into()
-        );
-    }
+    let build = |head: &RequestHead| {
+        let mut length = Ok(None);
+        let request = backend.request(head, version, |headers| length = content_length(headers))?;
+        let malformed = |()| Fault::because(Reason::BadRequest, "malformed Content-Length");
+        Ok((request, length.map_err(malformed)?))
+    };
+    let frame = |body, length, upload| Outgoing::plain(Plain::request(body, length, upload));
     let head_within = backend.pool().settings().answer_head;
-    let frame = |body, upload| Outgoing::plain(Plain::request(body, length, upload));
-    let build = |head: &RequestHead| backend.request(head, version, |_| {});
     let sent = send(backend, exchange, build, http2, head_within, frame).await?;
     let (parts, body) = sent.response.into_parts();
     let mut headers = parts.headers;
@@ -50,20 +48,25 @@ pub(crate) struct Sent {
     pub(crate) held: Held,
 }
 
-/// Sends `exchange` on a connection of the backend, with the head that `build` and the
-/// body that `frame` makes.
+/// Sends `exchange` on a connection of the backend, with the head and length that `build`
+/// and the body that `frame` makes.
 pub(crate) async fn send(
     backend: &Backend,
     exchange: Exchange,
-    build: impl Fn(&RequestHead) -> Result<Request<()>, Fault>,
+    build: impl Fn(&RequestHead) -> Result<(Request<()>, Option<u64>), Fault>,
     http2: bool,
     head_within: Duration,
-    frame: impl Fn(BoxBody, Option<Arc<Upload>>) -> Outgoing,
+    frame: impl Fn(BoxBody, Option<u64>, Option<Arc<Upload>>) -> Outgoing,
 ) -> Result<Sent, Failure> {
     let Exchange { head, context, mut body } = exchange;
     let mut fresh = false;
     loop {
-        let request = build(&head)?;
+        let (request, length) = build(&head)?;
+        let empty = body.is_end();
+        if empty && length.is_some_and(|length| length > 0) {
+            let detail = "a body was announced and is missing";
+            return Err(Fault::because(Reason::BadRequest, detail).into());
+        }
         let leased = match http2 {
             true => backend.pool().http2().await,
             false => backend.pool().http1(fresh).await,
@@ -75,10 +78,9 @@ pub(crate) async fn send(
                 return Err(Failure { fault, untouched });
             }
         };
-        let empty = body.is_end();
         let upload = (!empty).then(Arc::<Upload>::default);
         let abort = upload.clone().map(AbortUpload);
-        let outgoing = frame(body, upload.clone());
+        let outgoing = frame(body, length, upload.clone());
         let sending = lease.send(request.map(|()| outgoing));
         let mut error = match within(sending, upload.as_deref(), head_within).await? {
             Ok(response) => return Ok(Sent { response, held: Held { lease, abort } }),

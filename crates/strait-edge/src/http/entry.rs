@@ -30,7 +30,7 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
     let Answer { head, mut body } = answer;
     let mut headers = head.headers;
     strip(&mut headers);
-    let length = match check(head.status, &headers) {
+    let length = match check(head.status, &mut headers) {
         Ok(length) => length,
         Err(fault) => return visit.refuse(&fault),
     };
@@ -56,7 +56,7 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
 }
 
 /// Refuses heads that no HTTP peer may send, and reads the length.
-fn check(status: StatusCode, headers: &HeaderMap) -> Result<Option<u64>, Fault> {
+fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<Option<u64>, Fault> {
     if status.is_informational() || status.as_u16() > 599 {
         return Err(Fault::because(Reason::BackendInvalid, "a status that cannot be answered"));
     }

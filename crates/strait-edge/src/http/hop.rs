@@ -81,12 +81,13 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The length that a head announces: `Ok(None)` when it does not.
+/// The length that a head announces: `Ok(None)` when it does not. Where it is said twice it
+/// is said once afterwards.
 ///
 /// # Errors
 /// When it is malformed, or there are several that differ (RFC 9110 8.6).
-pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
-    let mut length = None;
+pub(crate) fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ()> {
+    let (mut length, mut times) = (None, 0);
     for value in headers.get_all(CONTENT_LENGTH) {
         let bytes = value.as_bytes();
         if bytes.is_empty() || bytes.len() > 19 || !bytes.iter().all(u8::is_ascii_digit) {
@@ -96,6 +97,10 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
         if length.replace(number).is_some_and(|before: u64| before != number) {
             return Err(());
         }
+        times += 1;
+    }
+    if let (Some(length), 2..) = (length, times) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(length)
 }
@@ -154,8 +159,11 @@ mod tests {
 
     #[test]
     fn lengths_that_differ_or_are_malformed_are_errors() {
-        assert_eq!(content_length(&map(&[])), Ok(None));
-        assert_eq!(content_length(&map(&[("content-length", "5")])), Ok(Some(5)));
+        assert_eq!(content_length(&mut map(&[])), Ok(None));
+        assert_eq!(content_length(&mut map(&[("content-length", "5")])), Ok(Some(5)));
+        let mut twice = map(&[("content-length", "5"), ("content-length", "5")]);
+        assert_eq!(content_length(&mut twice), Ok(Some(5)));
+        assert_eq!(twice.get_all("content-length").iter().count(), 1);
         for pairs in [
             &[("content-length", "5"), ("content-length", "6")][..],
             &[("content-length", "+5")],
@@ -163,7 +171,7 @@ mod tests {
             &[("content-length", "")],
             &[("content-length", "99999999999999999999")],
         ] {
-            assert_eq!(content_length(&map(pairs)), Err(()), "{pairs:?}");
+            assert_eq!(content_length(&mut map(pairs)), Err(()), "{pairs:?}");
         }
     }
 }

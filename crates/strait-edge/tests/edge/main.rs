@@ -7,5 +7,6 @@ mod hostile;
 mod http;
 mod life;
 mod secure;
+mod upstream;
 mod websocket;
 mod world;

@@ -28,7 +28,7 @@ use crate::status::{Sums, View};
 
 /// How long an exchange waits for a tunnel while none offers its service: short enough to
 /// answer a visitor within a second, long enough for a client that is reconnecting.
-const HOLD: Duration = Duration::from_millis(500);
+const HOLD: Duration = Duration::from_millis(300);
 
 /// Why a node cannot start; says what to do.
 #[derive(Debug)]

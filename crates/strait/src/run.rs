@@ -13,7 +13,7 @@ use strait_node::config::{Config, LogFormat, Place, ServiceConfig};
 use strait_node::observe::{self, AccessLog, Live, Metrics, Recorders};
 use tokio::sync::oneshot;
 
-use crate::{fail, tell};
+use crate::{fail, greet, tell};
 use strait_node::Node;
 
 /// How long logs may take to be written at the end.
@@ -61,7 +61,7 @@ pub(crate) fn run(prepared: Prepared) -> ExitCode {
 }
 
 async fn serve(prepared: Prepared) -> ExitCode {
-    let Prepared { config, warnings, greet } = prepared;
+    let Prepared { config, warnings, greet: make_text } = prepared;
     let json = config.log.format == LogFormat::Json;
     warn(json, &warnings);
     // Before anything listens, so that a signal can never be missed.
@@ -101,9 +101,9 @@ async fn serve(prepared: Prepared) -> ExitCode {
         tunnel: node.tunnel(),
         admin: admin.as_ref().map(Admin::address),
     };
-    let (text, problems) = greet(&config, &addresses);
+    let (text, problems) = make_text(&config, &addresses);
     warn(json, &problems);
-    show(json, &text, &addresses);
+    show(json, &text, &addresses, greet::pin(&config));
     let (ended, end) = oneshot::channel::<()>();
     let admin = admin.map(|admin| {
         tokio::spawn(admin.serve(metrics, live, async {
@@ -236,7 +236,7 @@ fn warn(json: bool, warnings: &[String]) {
 
 /// The start-up text is for people. A log collector gets an event instead, and the text
 /// only when it holds a token that is shown once.
-fn show(json: bool, text: &str, addresses: &Addresses) {
+fn show(json: bool, text: &str, addresses: &Addresses, pin: Option<String>) {
     if !json || text.contains("--token st_") || std::io::stderr().is_terminal() {
         tell(text);
     }
@@ -244,7 +244,7 @@ fn show(json: bool, text: &str, addresses: &Addresses) {
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
         let entries: Vec<_> = addresses.entries.iter().map(SocketAddr::to_string).collect();
         let (entries, tunnel) = (entries.join(","), text(addresses.tunnel));
-        tracing::info!(entries, tunnel, admin = text(addresses.admin), "started");
+        tracing::info!(entries, tunnel, admin = text(addresses.admin), pin, "started");
     }
 }
 

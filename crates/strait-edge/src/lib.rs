@@ -1,1 +1,28 @@
-//! strait-edge
+//! Entries and backends: HTTP, gRPC and WebSocket as exchanges.
+//!
+//! An [`Entry`] turns what visitors send to a port into exchanges and carries them to one
+//! upstream; a [`Backend`] is an upstream that carries exchanges to a service. The two ends
+//! of one protocol stand side by side in one folder: entry then backend is identity.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod activity;
+mod backend;
+mod classify;
+mod detect;
+mod dial;
+mod forwarded;
+mod grpc;
+mod http;
+mod io;
+mod listen;
+mod pool;
+mod settings;
+pub mod tls;
+mod visit;
+mod websocket;
+
+pub use backend::Backend;
+pub use dial::{AddressError, BackendAddress, Place, Scheme};
+pub use listen::{Entry, serve};
+pub use settings::Settings;

@@ -10,6 +10,7 @@ use strait_mux::Refused;
 use strait_wire::{Opening, Part, Protocol, Reason, StreamNo};
 use tokio_util::task::TaskTracker;
 
+use crate::clock::now;
 use crate::pump::pump;
 use crate::stream::{StreamReader, StreamWriter};
 use crate::{
@@ -91,10 +92,6 @@ fn opening(exchange: &Exchange) -> Opening {
         answer_credit: 0,
         head: Arc::clone(&exchange.head),
     }
-}
-
-fn now() -> std::time::Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 fn content_length(headers: &http::HeaderMap) -> Option<u64> {

@@ -11,6 +11,7 @@ use std::time::Instant;
 use strait_wire::{Data, Part, Protocol, Reason};
 use tokio::time::{Instant as Timer, Sleep, sleep_until};
 
+use crate::clock::now;
 use crate::directory::{Directory, Target};
 use crate::flight::{Counters, Flight, Flights};
 use crate::{
@@ -123,7 +124,7 @@ impl Entry {
             from: match &context.caller.origin {
                 Origin::Entry(name) | Origin::Session(name) => Arc::clone(name),
             },
-            since: Timer::now().into_std(),
+            since: now(),
             counters: Counters::default(),
         });
         dispatch.recorder.started(context.protocol);
@@ -171,7 +172,7 @@ impl Entry {
     }
 
     fn age(&self) -> std::time::Duration {
-        Timer::now().into_std().saturating_duration_since(self.flight.since)
+        now().saturating_duration_since(self.flight.since)
     }
 
     fn note_grpc_status(&mut self, headers: &http::HeaderMap) {

@@ -2,6 +2,7 @@
 
 mod body;
 mod carry;
+mod clock;
 mod directory;
 mod dispatch;
 mod driver;

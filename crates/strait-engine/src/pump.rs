@@ -34,8 +34,15 @@ fn poll(
         ready!(writer.poll_room(cx))?;
         match ready!(body.poll_part(cx)) {
             Some(Ok(Part::Data(data))) => {
+                // Known ends travel with the last piece instead of behind it.
+                let end = body.is_end();
                 if !data.bytes.is_empty() || data.start.is_some() || data.ends_message {
-                    writer.push(data)?;
+                    writer.push(data, end)?;
+                } else if end {
+                    writer.finish(None)?;
+                }
+                if end {
+                    return Poll::Ready(Ok(()));
                 }
             }
             Some(Ok(Part::Trailers(map))) => return Poll::Ready(writer.finish(Some(map))),

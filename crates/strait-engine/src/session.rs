@@ -9,6 +9,8 @@ use std::time::Instant;
 use strait_mux::{Budget, Event, Fatal, Mux, Settings, Stats};
 use strait_wire::{Announced, Announcement, Frame, GoAway, Hello, Reason, Side, StreamNo};
 
+use crate::clock::now;
+
 /// A handle to one live tunnel. Clones share it.
 #[derive(Clone)]
 pub struct Session {
@@ -63,11 +65,6 @@ impl Wakes {
     fn wake(self) {
         self.0.into_iter().for_each(Waker::wake);
     }
-}
-
-fn now() -> Instant {
-    // tokio's clock, so that tests can stop it.
-    tokio::time::Instant::now().into_std()
 }
 
 impl Session {

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use strait_mux::{Gone, Taken};
 use strait_wire::{Data, Part, Reason, ResponseHead, StreamNo};
 
+use crate::clock::now;
 use crate::{Body, Fault, Session};
 
 /// What the peer sends for one request. Dropped before the end, it cancels.
@@ -53,10 +54,6 @@ impl StreamReader {
         self.size = size;
         self
     }
-}
-
-fn now() -> std::time::Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 impl Body for StreamReader {
@@ -145,9 +142,12 @@ impl StreamWriter {
         })
     }
 
-    /// Queues a piece.
-    pub(crate) fn push(&self, data: Data) -> Result<(), Fault> {
-        self.session.with(|core| core.mux.push(self.no, data)).map_err(fault)
+    /// Queues a piece, and the end of this direction when `end` says so.
+    pub(crate) fn push(&self, data: Data, end: bool) -> Result<(), Fault> {
+        self.session.with(|core| {
+            core.mux.push(self.no, data).map_err(fault)?;
+            if end { core.mux.finish(self.no, None).map_err(fault) } else { Ok(()) }
+        })
     }
 
     /// Ends this direction.

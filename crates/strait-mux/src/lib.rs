@@ -10,6 +10,7 @@ mod event;
 mod life;
 mod mux;
 mod receive;
+mod request;
 mod schedule;
 mod send;
 mod settings;

@@ -7,7 +7,8 @@ use strait_wire::{
 };
 
 use crate::life::{Happening, State};
-use crate::mux::{Leaving, Mux, PeerLimits, grant};
+use crate::mux::{Leaving, Mux, PeerLimits};
+use crate::request::grant;
 use crate::stream::{Stream, fixed_cost};
 use crate::window::Window;
 use crate::{Event, Fatal, Gone};

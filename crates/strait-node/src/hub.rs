@@ -1,6 +1,5 @@
 //! What every session of a node shares, whoever dialled it.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -44,7 +43,7 @@ pub(crate) struct Hub {
 pub(crate) struct Peer {
     pub(crate) session: Session,
     pub(crate) budget: Budget,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: String,
     pub(crate) since: Instant,
     /// `None` until its Hello.
     pub(crate) hello: Option<Arc<Hello>>,
@@ -55,7 +54,7 @@ pub(crate) type Allowed = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl Hub {
     /// A new session with the authenticated peer `name`.
-    pub(crate) fn open(&self, name: &str, side: Side, address: SocketAddr) -> Session {
+    pub(crate) fn open(&self, name: &str, side: Side, address: String) -> Session {
         let hello = Hello {
             role: self.role.to_owned(),
             client_id: self.name.clone(),
@@ -67,7 +66,8 @@ impl Hub {
         let budget = self.budget.child(self.session_budget);
         let session = Session::new(name.into(), side, self.settings.clone(), budget.clone(), hello);
         session.announce(Announcement { revision: 1, services: self.directory.offered() });
-        let peer = Peer { session: session.clone(), budget, address, since: Instant::now(), hello: None };
+        let peer =
+            Peer { session: session.clone(), budget, address, since: Instant::now(), hello: None };
         self.peers(|peers| peers.push(peer));
         session
     }
@@ -80,7 +80,12 @@ impl Hub {
     }
 
     /// Runs a session until its link ends: answers what the peer opens, hears what it says.
-    pub(crate) async fn run(&self, session: Session, incoming: Received, allowed: Allowed) -> Ending {
+    pub(crate) async fn run(
+        &self,
+        session: Session,
+        incoming: Received,
+        allowed: Allowed,
+    ) -> Ending {
         let upstream: Arc<dyn Upstream> = self.dispatch.clone();
         tokio::spawn(serve(session.clone(), upstream, self.tasks.clone()));
         let ending = {
@@ -106,13 +111,21 @@ impl Hub {
             News::Announce(announcement) => {
                 let answer = self.enter(session, announcement, allowed);
                 for refusal in &answer.refused {
-                    tracing::warn!(service = refusal.service, "refused a service: {}", refusal.message);
+                    tracing::warn!(
+                        service = refusal.service,
+                        "refused a service: {}",
+                        refusal.message
+                    );
                 }
                 session.announced(answer);
             }
             News::Announced(answer) => tell(&answer),
             News::Leaving(goaway) => {
-                let why = if goaway.message.is_empty() { goaway.reason.as_str() } else { &goaway.message };
+                let why = if goaway.message.is_empty() {
+                    goaway.reason.as_str()
+                } else {
+                    &goaway.message
+                };
                 tracing::info!(peer = %session.name(), why, "the peer is leaving");
                 self.directory.withdraw(session);
             }
@@ -120,7 +133,12 @@ impl Hub {
     }
 
     /// Enters what the peer offers, as far as its credential allows.
-    fn enter(&self, session: &Session, mut announcement: Announcement, allowed: &Allowed) -> Announced {
+    fn enter(
+        &self,
+        session: &Session,
+        mut announcement: Announcement,
+        allowed: &Allowed,
+    ) -> Announced {
         let mut refused = Vec::new();
         announcement.services.retain(|service| {
             let ok = allowed(&service.name);
@@ -149,7 +167,8 @@ impl Hub {
                 }
                 let Some(known) = &peer.hello else { continue };
                 if known.client_id == hello.client_id && peer.session.name() == session.name() {
-                    let newer_known = known.instance == hello.instance && known.connection > hello.connection;
+                    let newer_known =
+                        known.instance == hello.instance && known.connection > hello.connection;
                     stale.push(if newer_known { session.clone() } else { peer.session.clone() });
                 }
             }
@@ -159,7 +178,7 @@ impl Hub {
         for old in stale {
             tracing::info!(peer = hello.client_id, "a newer connection of this client takes over");
             self.directory.withdraw(&old);
-            old.close(Reason::Draining, "a newer connection of this client took over");
+            old.close(Reason::ClientLimit, "a newer connection with this client's id took over");
         }
     }
 

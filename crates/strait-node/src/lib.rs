@@ -1,6 +1,15 @@
 //! A running Strait node: configuration, transport, admin and observation.
 
 pub mod admin;
+mod client;
 pub mod config;
+mod hub;
+mod link;
+mod node;
 pub mod observe;
+mod reconnect;
 pub mod secrets;
+mod server;
+mod status;
+
+pub use node::{Node, StartError};

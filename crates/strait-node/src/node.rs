@@ -1,6 +1,7 @@
 //! A running node: everything bound, wired and drained.
 
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -16,19 +17,18 @@ use tokio::time::{sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Admin;
 use crate::client::Client;
 use crate::config::{Config, Identity, Role, ServiceConfig, TunnelDial};
 use crate::hub::Hub;
 use crate::link::accept;
 use crate::link::dial::Dialer;
-use crate::observe::{Live, Metrics, Recorders};
+use crate::observe::{Live, Recorders};
 use crate::server::Server;
 use crate::status::{Sums, View};
 
 /// How long an exchange waits for a tunnel while none offers its service: short enough to
 /// answer a visitor within a second, long enough for a client that is reconnecting.
-const HOLD: Duration = Duration::from_millis(500);
+const HOLD: Duration = Duration::from_millis(300);
 
 /// Why a node cannot start; says what to do.
 #[derive(Debug)]
@@ -42,14 +42,12 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// A node whose ports are bound and which begins to work when it is [run](Node::run).
+/// A node whose ports are bound and which begins to work when it is [run](Node::run_until).
 pub struct Node {
     hub: Arc<Hub>,
     view: Arc<View>,
-    metrics: Arc<Metrics>,
     entries: Vec<(TcpListener, Entry, SocketAddr)>,
     tunnel: Tunnel,
-    admin: Option<Admin>,
     drain: Duration,
 }
 
@@ -60,55 +58,44 @@ enum Tunnel {
 }
 
 impl Node {
-    /// Binds everything that `config` names. `recorder` hears of every exchange beside
-    /// `metrics`.
+    /// Binds the entries and the tunnel that `config` names. `recorder` hears of every
+    /// exchange.
     ///
     /// # Errors
     /// What cannot be bound, read or set up.
-    pub async fn start(
-        config: Config,
-        metrics: Arc<Metrics>,
-        recorder: Arc<dyn Recorder>,
-    ) -> Result<Node, StartError> {
+    pub async fn start(config: Config, recorder: Arc<dyn Recorder>) -> Result<Node, StartError> {
         let edge = Arc::new(edge_settings(&config));
         let locals = config.services.iter().map(|s| local(s, &edge)).collect::<Result<_, _>>()?;
         let directory = Arc::new(Directory::new(locals, HOLD));
         let sums = Arc::new(Sums::default());
-        let recorders = Recorders(vec![metrics.clone(), sums.clone(), recorder]);
-        let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), MAX_EXCHANGES));
+        let recorders = Recorders(vec![sums.clone(), recorder]);
+        let dispatch =
+            Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), MAX_EXCHANGES));
         let mut bound = Vec::new();
         for entry in &config.entries {
             let listener = bind(entry.listen, &format!("entry {}", entry.name)).await?;
             let address = listener.local_addr().map_err(|e| StartError(e.to_string()))?;
             let upstream: Arc<dyn Upstream> = dispatch.clone();
             let tls = match &entry.tls {
-                Some((cert, key)) => Some(server_tls(&Identity::from_files(cert, key).map_err(StartError)?, tls::BOTH)?),
+                Some((cert, key)) => Some(server_tls(
+                    &Identity::from_files(cert, key).map_err(StartError)?,
+                    tls::BOTH,
+                )?),
                 None => None,
             };
-            let entry = Entry { name: entry.name.as_str().into(), upstream, settings: edge.clone(), tls };
+            let entry =
+                Entry { name: entry.name.as_str().into(), upstream, settings: edge.clone(), tls };
             bound.push((listener, entry, address));
         }
         let hub = Arc::new(hub(&config, directory, dispatch, &bound)?);
         let tunnel = tunnel(&config, &hub).await?;
-        let admin = match &config.admin {
-            None => None,
-            Some(admin) => match Admin::bind(admin).await {
-                Ok(bound) => Some(bound),
-                Err(error) if admin.optional => {
-                    tracing::warn!("{error}; going on without, choose another with --admin");
-                    None
-                }
-                Err(error) => return Err(StartError(format!("{error}; choose another with --admin"))),
-            },
-        };
         let view = Arc::new(View { hub: hub.clone(), sums });
-        metrics.watch(view.clone());
-        Ok(Node { hub, view, metrics, entries: bound, tunnel, admin, drain: config.timeouts.drain })
+        Ok(Node { hub, view, entries: bound, tunnel, drain: config.timeouts.drain })
     }
 
-    /// Names and addresses of the entries.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
-        self.entries.iter().map(|(_, entry, address)| (&*entry.name, *address))
+    /// Where the entries are, in the order of the configuration.
+    pub fn entries(&self) -> Vec<SocketAddr> {
+        self.entries.iter().map(|(_, _, address)| *address).collect()
     }
 
     /// Where tunnels are accepted; `None` on a client.
@@ -119,31 +106,19 @@ impl Node {
         }
     }
 
-    /// Where the admin address is.
-    pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(Admin::address)
-    }
-
     /// What the node says about itself while it runs.
     pub fn live(&self) -> Arc<dyn Live> {
         self.view.clone()
     }
 
-    /// Works until `shutdown` is cancelled, then drains: entries and tunnels take nothing
+    /// Works until `stop` resolves, then drains: entries and tunnels take nothing
     /// new, what is under way may finish within the configured time, and what is left then
     /// is cut.
     ///
     /// # Errors
     /// A client told to try only once could not connect.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), String> {
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), String> {
         let hub = self.hub;
-        let stop_admin = CancellationToken::new();
-        let _stop_admin = stop_admin.clone().drop_guard();
-        if let Some(admin) = self.admin {
-            let live: Arc<dyn Live> = self.view.clone();
-            let stopped = stop_admin.cancelled_owned();
-            tokio::spawn(admin.serve(self.metrics, live, stopped));
-        }
         let mut entries = JoinSet::new();
         for (listener, entry, _) in self.entries {
             entries.spawn(strait_edge::serve(listener, entry, hub.draining.clone()));
@@ -159,7 +134,7 @@ impl Node {
         };
         let mut worked = std::pin::pin!(worked);
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = stop => {}
             outcome = &mut worked => outcome?,
         }
         hub.draining.cancel();
@@ -201,7 +176,9 @@ async fn cut(hub: &Hub) {
 const MAX_EXCHANGES: usize = 100_000;
 
 async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError(format!("{what} cannot listen on {address}: {error}")))
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| StartError(format!("{what} cannot listen on {address}: {error}")))
 }
 
 fn hub(
@@ -238,7 +215,10 @@ fn hub(
         tasks: TaskTracker::new(),
         links: TaskTracker::new(),
         draining: CancellationToken::new(),
-        addresses: entries.iter().map(|(_, entry, at)| format!("{}://{at}", scheme(entry))).collect(),
+        addresses: entries
+            .iter()
+            .map(|(_, entry, at)| format!("{}://{at}", scheme(entry)))
+            .collect(),
         started: Instant::now(),
         sessions: Mutex::default(),
         connections: AtomicU64::new(0),
@@ -266,8 +246,10 @@ fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
     let credential = match &dial.token {
         None => None,
         Some(token) => {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
-                .map_err(|_| StartError("the token has characters that headers cannot carry".to_owned()))?;
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {}", token.reveal())).map_err(|_| {
+                    StartError("the token has characters that headers cannot carry".to_owned())
+                })?;
             value.set_sensitive(true);
             Some(value)
         }
@@ -279,10 +261,9 @@ fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
 fn client_tls(dial: &TunnelDial) -> Result<Arc<rustls::ClientConfig>, StartError> {
     let extra_roots = match &dial.ca {
         None => None,
-        Some(path) => Some(
-            std::fs::read(path)
-                .map_err(|e| StartError(format!("the CA file {} cannot be read: {e}", path.display())))?,
-        ),
+        Some(path) => Some(std::fs::read(path).map_err(|e| {
+            StartError(format!("the CA file {} cannot be read: {e}", path.display()))
+        })?),
     };
     let trust = tls::Trust { extra_roots, pin: dial.pin, insecure: false };
     tls::client(&trust, tls::HTTP2).map_err(|e| StartError(e.to_string()))
@@ -315,7 +296,10 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
     }
 }
 
-fn server_tls(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<rustls::ServerConfig>, StartError> {
+fn server_tls(
+    identity: &Identity,
+    alpn: &[&[u8]],
+) -> Result<Arc<rustls::ServerConfig>, StartError> {
     tls::server_config(identity.chain.clone(), identity.key.clone_key(), alpn)
         .map_err(|e| StartError(e.to_string()))
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use strait_engine::{Flight, Protocol, Record, Recorder};
 
 use crate::hub::{Hub, Peer};
-use crate::observe::{ExchangeStatus, Live, Readiness, RouteStatus, SessionStatus, Snapshot, Totals};
+use crate::observe::{
+    ExchangeStatus, Live, Readiness, RouteStatus, SessionStatus, Snapshot, Totals,
+};
 
 /// Sums over all exchanges of a node, for its status.
 #[derive(Debug, Default)]
@@ -50,7 +52,13 @@ impl Live for View {
             readiness: self.readiness(),
             sessions: peers.iter().map(session).collect(),
             routes: self.routes(),
-            in_flight: hub.dispatch.flights().list(Snapshot::MOST_IN_FLIGHT).iter().map(|f| flight(f)).collect(),
+            in_flight: hub
+                .dispatch
+                .flights()
+                .list(Snapshot::MOST_IN_FLIGHT)
+                .iter()
+                .map(|f| flight(f))
+                .collect(),
             totals: Totals {
                 open: hub.dispatch.flights().count() as u64,
                 requests: sum(&self.sums.requests),
@@ -67,7 +75,9 @@ impl Live for View {
     fn readiness(&self) -> Readiness {
         if self.hub.draining.is_cancelled() {
             Readiness::Draining
-        } else if self.hub.role == "server" || self.hub.peers(|peers| peers.iter().any(|p| p.hello.is_some())) {
+        } else if self.hub.role == "server"
+            || self.hub.peers(|peers| peers.iter().any(|p| p.hello.is_some()))
+        {
             Readiness::Ready
         } else {
             Readiness::Connecting
@@ -93,8 +103,9 @@ fn session(peer: &Peer) -> SessionStatus {
     let stats = peer.session.stats();
     let hello = peer.hello.as_deref();
     SessionStatus {
-        peer: hello.map_or_else(|| peer.session.name().to_string(), |hello| hello.client_id.clone()),
-        address: peer.address.to_string(),
+        peer: hello
+            .map_or_else(|| peer.session.name().to_string(), |hello| hello.client_id.clone()),
+        address: peer.address.clone(),
         software: hello.map(|hello| hello.software.clone()).unwrap_or_default(),
         age_ms: millis(peer.since.elapsed()),
         rtt_us: stats.rtt.map_or(0, |rtt| rtt.as_micros() as u64),

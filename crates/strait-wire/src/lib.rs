@@ -12,6 +12,7 @@ mod id;
 mod part;
 mod reason;
 #[allow(dead_code, missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)] // written by prost, documented in the proto
+#[rustfmt::skip]
 mod generated {
     pub(crate) mod tunnel;
 }

@@ -11,8 +11,7 @@ use super::document::{Document, Table};
 use super::nodes::same_port;
 use super::{
     AdminConfig, Config, ConfigError, Limits, Listen, LogConfig, LogFormat, Problem, Role,
-    ServerUrl, ServiceConfig, Timeouts, TokenRule, TunnelTls, defaults, nodes, parse_level,
-    problem, routes,
+    ServerUrl, ServiceConfig, Timeouts, TunnelTls, defaults, nodes, parse_level, problem, routes,
 };
 use crate::secrets::{Pin, Token};
 
@@ -68,8 +67,9 @@ pub struct Overrides {
     pub access: Option<bool>,
     /// The credential: for a server the one it asks for, for a client the one it presents.
     pub token: Option<Token>,
-    /// More tokens that a server takes, beside all others.
-    pub token_rules: Vec<TokenRule>,
+    /// Server: the caller adds a token to the configuration before it is run, so that none
+    /// need be here.
+    pub token_will_follow: bool,
     /// Server: where tunnels arrive.
     pub tunnel: Option<SocketAddr>,
     /// Server: encryption of tunnels.
@@ -184,8 +184,11 @@ fn build(
     let admin = admin(&root, role.unwrap_or(RoleKind::Server), over);
     let log = log(&root, over);
     let (limits, timeouts) = (limits(&root), timeouts(&root));
-    // A table of the other kind is read as well: its mistakes are mistakes all the same.
-    let role = match role? {
+    let Some(role) = role else {
+        [server, client].iter().flatten().for_each(Table::ignore);
+        return None;
+    };
+    let role = match role {
         RoleKind::Server => Role::Server(nodes::server(doc, server, folder, over)),
         RoleKind::Client => Role::Client(nodes::client(doc, client, folder, over, &services)?),
     };

@@ -37,14 +37,13 @@ pub(super) fn server(
     if let Some(token) = &over.token {
         // A flag replaces what the file says.
         tokens = vec![TokenRule {
-            name: "flag".to_owned(),
+            name: "default".to_owned(),
             sha256: token.digest(),
             services: vec!["*".to_owned()],
         }];
     }
-    tokens.extend(over.token_rules.iter().cloned());
     let insecure_no_auth = over.insecure_no_auth || anybody.is_some_and(|flag| flag.value);
-    if tokens.is_empty() && !insecure_no_auth {
+    if tokens.is_empty() && !insecure_no_auth && !over.token_will_follow {
         let message = "no client could connect: no token is configured; add a [[server.tokens]] \
                        with the sha256 that `strait token` prints, or start with --token, or \
                        with --insecure-no-auth to let anybody connect";
@@ -52,6 +51,10 @@ pub(super) fn server(
             Some(table) => doc.problem(table.at, message),
             None => doc.problem_of_all(message),
         }
+    }
+    if insecure_no_auth && !tokens.is_empty() {
+        let place = anybody.map(|flag| flag.at);
+        doc.warn(place, "anybody may connect (insecure_no_auth): the tokens do not matter");
     }
     let address = over.tunnel.or(listen.map(|l| l.value)).unwrap_or(defaults::TUNNEL);
     let told = over.insecure_no_tls || plain.is_some_and(|flag| flag.value);

@@ -23,7 +23,9 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Status, Streaming};
 
-use super::{FRAME, FrameCodec, Outgoing, OutgoingAnswer, PATH, Received, SEND_BUFFER, WINDOW, tune};
+use super::{
+    FRAME, FrameCodec, Outgoing, OutgoingAnswer, PATH, Received, SEND_BUFFER, WINDOW, tune,
+};
 
 /// Handshakes and first bytes must come within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -31,7 +33,11 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Whoever decides about callers and gets their sessions.
 pub(crate) trait Gate: Send + Sync + 'static {
     /// A session for the holder of `credential`, or the refusal.
-    fn admit(&self, credential: Option<&HeaderValue>, address: SocketAddr) -> Result<Session, Status>;
+    fn admit(
+        &self,
+        credential: Option<&HeaderValue>,
+        address: SocketAddr,
+    ) -> Result<Session, Status>;
 
     /// The session's frames begin to arrive.
     fn attach(&self, session: Session, incoming: Received, address: SocketAddr);
@@ -107,13 +113,19 @@ async fn serve(
     }
 }
 
-async fn call(request: Request<HttpBody>, gate: Arc<dyn Gate>, address: SocketAddr) -> Response<Body> {
+async fn call(
+    request: Request<HttpBody>,
+    gate: Arc<dyn Gate>,
+    address: SocketAddr,
+) -> Response<Body> {
     if request.uri().path() != PATH {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_FOUND;
         response.headers_mut().insert(
             header::WARNING,
-            HeaderValue::from_static("299 - \"this port takes Strait tunnels; visitors go to an entry\""),
+            HeaderValue::from_static(
+                "299 - \"this port takes Strait tunnels; visitors go to an entry\"",
+            ),
         );
         return response;
     }
@@ -132,7 +144,8 @@ struct Accept {
     address: SocketAddr,
 }
 
-type Accepted = Pin<Box<dyn Future<Output = Result<tonic::Response<OutgoingAnswer>, Status>> + Send>>;
+type Accepted =
+    Pin<Box<dyn Future<Output = Result<tonic::Response<OutgoingAnswer>, Status>> + Send>>;
 
 impl Service<tonic::Request<Streaming<strait_wire::Frame>>> for Accept {
     type Response = tonic::Response<OutgoingAnswer>;

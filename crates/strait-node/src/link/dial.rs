@@ -25,7 +25,9 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
-use super::{FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, WINDOW, describe, tune};
+use super::{
+    FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, WINDOW, describe, is_broken, tune,
+};
 use crate::config::ServerUrl;
 
 /// Each step of a connection must succeed within this time.
@@ -36,8 +38,8 @@ const STEP: Duration = Duration::from_secs(10);
 pub(crate) enum DialError {
     /// The machine answers, the port does not: the server is down or restarting.
     Refused(String),
-    /// The server does not accept the credential.
-    Credential(String),
+    /// The server does not want this client as it is: a person must change something.
+    Unwanted(String),
     /// Anything else.
     Other(String),
 }
@@ -45,7 +47,7 @@ pub(crate) enum DialError {
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DialError::Refused(text) | DialError::Credential(text) | DialError::Other(text) => {
+            DialError::Refused(text) | DialError::Unwanted(text) | DialError::Other(text) => {
                 f.write_str(text)
             }
         }
@@ -86,9 +88,9 @@ impl Dialer {
         let server = &self.server;
         match timeout(STEP, TcpStream::connect(server.authority())).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                Err(DialError::Refused(format!("{server}: nothing listens there (connection refused)")))
-            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(
+                DialError::Refused(format!("{server}: nothing listens there (connection refused)")),
+            ),
             Ok(Err(error)) => Err(other(format!("{server}: {error}"))),
             Err(_) => Err(other(format!("{server}: no answer to the connection attempt"))),
         }
@@ -100,6 +102,8 @@ impl Dialer {
             "; it does not speak TLS there: use http:// if the tunnel runs without TLS"
         } else if text.contains("UnknownIssuer") {
             "; give its certificate with --ca, or the pin that the server printed with --pin"
+        } else if text.contains("ApplicationVerificationFailure") {
+            "; its certificate is not the one that --pin names: compare it with what the server prints"
         } else {
             ""
         };
@@ -136,10 +140,13 @@ impl Dialer {
             .map_err(|error| other(format!("{server}: {error}")))?;
         let mut request = tonic::Request::new(Outgoing(session.clone()));
         if let Some(credential) = self.credential.as_ref().and_then(|c| c.to_str().ok()) {
-            let value = credential.parse().map_err(|_| other("the token has characters that headers cannot carry"))?;
+            let value = credential
+                .parse()
+                .map_err(|_| other("the token has characters that headers cannot carry"))?;
             request.metadata_mut().insert(header::AUTHORIZATION.as_str(), value);
         }
-        let mut grpc = tonic::client::Grpc::with_origin(Connection(sender), origin).max_decoding_message_size(MAX_MESSAGE);
+        let mut grpc = tonic::client::Grpc::with_origin(Connection(sender), origin)
+            .max_decoding_message_size(MAX_MESSAGE);
         let path = PathAndQuery::from_static(PATH);
         match timeout(STEP, grpc.streaming(request, path, FrameCodec)).await {
             Ok(Ok(response)) => Ok(Received(response.into_inner())),
@@ -151,10 +158,22 @@ impl Dialer {
     fn refusal(&self, status: &Status) -> DialError {
         let server = &self.server;
         match status.code() {
-            Code::Unauthenticated => DialError::Credential(format!(
+            Code::Unauthenticated => DialError::Unwanted(format!(
                 "{server}: {}; check --token (or STRAIT_TOKEN) against what the server printed",
                 status.message()
             )),
+            // An entry, or somebody else's gRPC server.
+            Code::Unimplemented => other(format!(
+                "{server}: gRPC is spoken there, but no Strait tunnels are taken; is it the tunnel's port? ({})",
+                status.message()
+            )),
+            _ if is_broken(status) && !self.server.tls => other(format!(
+                "{server}: not a Strait server, or one that expects https:// ({})",
+                describe(status)
+            )),
+            _ if is_broken(status) => {
+                other(format!("{server}: not a Strait server ({})", describe(status)))
+            }
             _ => other(format!("{server}: {}", describe(status))),
         }
     }
@@ -169,14 +188,17 @@ struct NotATunnel(String);
 
 impl fmt::Display for NotATunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: not a Strait server", self.0)
+        f.write_str(&self.0)
     }
 }
 
 impl std::error::Error for NotATunnel {}
 
 type Called = Pin<
-    Box<dyn Future<Output = Result<Response<HttpBody>, Box<dyn std::error::Error + Send + Sync>>> + Send>,
+    Box<
+        dyn Future<Output = Result<Response<HttpBody>, Box<dyn std::error::Error + Send + Sync>>>
+            + Send,
+    >,
 >;
 
 impl Service<Request<Body>> for Connection {

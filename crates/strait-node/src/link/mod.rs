@@ -122,7 +122,10 @@ pub(crate) struct OutgoingAnswer(pub(crate) Outgoing);
 impl Stream for OutgoingAnswer {
     type Item = Result<Frame, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, Status>>> {
         self.0.poll(cx).map(|frame| frame.map(Ok))
     }
 }
@@ -136,17 +139,25 @@ impl Incoming for Received {
     }
 }
 
-/// A gRPC status for a log line.
+/// A gRPC status for a log line: its code and message, or the deepest cause when it stands
+/// for a broken connection.
 pub(crate) fn describe(status: &Status) -> String {
     use std::error::Error as _;
-    let mut text = format!("{:?}: {}", status.code(), status.message());
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
+    let mut deepest = status.source();
+    while let Some(deeper) = deepest.and_then(|error| error.source()) {
+        deepest = Some(deeper);
     }
-    text
+    match deepest {
+        None => format!("{:?}: {}", status.code(), status.message()),
+        Some(cause) => {
+            // Libraries append addresses of their manuals, which help nobody here.
+            let cause = cause.to_string();
+            cause.split(": https://").next().unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// Whether a status stands for a broken connection rather than for the peer's word.
+pub(crate) fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
 }

@@ -13,6 +13,9 @@ const CERT: &str = "development-cert.pem";
 const KEY: &str = "development-key.pem";
 const TOKEN: &str = "token.sha256";
 
+const NOWHERE: &str = "there is no HOME to keep state in: certificate and token are new at every \
+                       start, and clients then need the new command (STRAIT_STATE names a folder)";
+
 /// The state folder, or memory where there can be none.
 #[derive(Debug)]
 pub struct State {
@@ -80,17 +83,7 @@ impl State {
         if token {
             secrets.token = Some(self.token(new_token, &mut secrets.warnings)?);
         }
-        if !secrets.warnings.is_empty() {
-            let what = match (certificate, token) {
-                (true, true) => "the certificate and the token",
-                (true, false) => "the certificate",
-                _ => "the token",
-            };
-            secrets.warnings.push(format!(
-                "{what} may be new at the next start, and clients will then need the new command; \
-                 set STRAIT_STATE to a folder that can be written"
-            ));
-        }
+        secrets.warnings.dedup();
         Ok(secrets)
     }
 
@@ -132,15 +125,26 @@ impl State {
                 Err(error) => warnings.push(cannot("read", folder, &error)),
             }
         }
+        if self.folder.is_none() {
+            warnings.push(NOWHERE.to_owned());
+        }
         let token = Token::generate()?;
-        let sha256 = token.digest();
-        self.store(warnings, &[(TOKEN, &format!("{sha256}\n"))]);
-        Ok(TokenState { sha256, fresh: Some(token) })
+        Ok(TokenState { sha256: token.digest(), fresh: Some(token) })
+    }
+
+    /// Remembers a token that was made just now; to be called when it is about to be shown,
+    /// because one that nobody has seen would lock everybody out. Says what went wrong.
+    pub fn keep(&self, token: &TokenState) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if token.fresh.is_some() && self.folder.is_some() {
+            self.store(&mut warnings, &[(TOKEN, &format!("{}\n", token.sha256))]);
+        }
+        warnings
     }
 
     fn store(&self, warnings: &mut Vec<String>, files: &[(&str, &str)]) {
         let Some(folder) = &self.folder else {
-            warnings.push("there is no HOME to keep state in".to_owned());
+            warnings.push(NOWHERE.to_owned());
             return;
         };
         let stored = private_folder(folder)
@@ -155,7 +159,11 @@ impl State {
 }
 
 fn cannot(verb: &str, folder: &Path, error: &io::Error) -> String {
-    format!("cannot {verb} the state folder {}: {error}", folder.display())
+    format!(
+        "cannot {verb} the state folder {}: {error}; what is made now is new again at the next \
+         start, and clients then need the new command (STRAIT_STATE names another folder)",
+        folder.display()
+    )
 }
 
 fn private_folder(folder: &Path) -> io::Result<()> {
@@ -206,6 +214,8 @@ mod tests {
         let first = state.server_secrets(true, true, false).unwrap();
         assert_eq!(first.warnings, Vec::<String>::new());
         let fresh = first.token.as_ref().unwrap().fresh.clone().unwrap();
+        assert!(!folder.join(TOKEN).exists(), "nobody has seen it yet");
+        assert_eq!(state.keep(first.token.as_ref().unwrap()), Vec::<String>::new());
         let second = state.server_secrets(true, true, false).unwrap();
         assert!(second.token.as_ref().unwrap().fresh.is_none());
         assert_eq!(second.token.unwrap().sha256, fresh.digest());
@@ -244,12 +254,12 @@ mod tests {
     fn damaged_secrets_are_replaced_and_that_is_said() {
         let folder = scratch("damaged");
         let state = State::at(&folder);
-        state.server_secrets(true, true, false).unwrap();
+        state.server_secrets(true, false, false).unwrap();
         fs::write(folder.join(CERT), "nonsense").unwrap();
         fs::write(folder.join(TOKEN), "nonsense").unwrap();
         let secrets = state.server_secrets(true, true, false).unwrap();
-        assert!(secrets.token.unwrap().fresh.is_some());
-        assert_eq!(secrets.warnings.len(), 3, "{:?}", secrets.warnings);
+        assert_eq!(secrets.warnings.len(), 2, "{:?}", secrets.warnings);
+        state.keep(&secrets.token.unwrap());
         assert_eq!(state.server_secrets(true, true, false).unwrap().warnings.len(), 0);
         fs::remove_dir_all(folder).unwrap();
     }

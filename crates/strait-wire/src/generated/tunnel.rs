@@ -49,7 +49,10 @@ pub struct TunnelMessage {
     /// its peer) bytes of request.
     #[prost(uint32, tag = "24")]
     pub answer_credit: u32,
-    #[prost(oneof = "tunnel_message::Payload", tags = "5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
+    #[prost(
+        oneof = "tunnel_message::Payload",
+        tags = "5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+    )]
     pub payload: ::core::option::Option<tunnel_message::Payload>,
 }
 /// Nested message and enum types in `TunnelMessage`.

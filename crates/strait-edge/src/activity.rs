@@ -1,0 +1,150 @@
+//! What happens on a visitor's connection, for its timeouts and for how it is closed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::settings::{Settings, or_never};
+
+/// The clock and the flags of one connection.
+pub(crate) struct Activity {
+    start: Instant,
+    /// Requests whose answer has not ended.
+    active: AtomicUsize,
+    /// Milliseconds from `start` to the end of the last answer.
+    idle_since: AtomicU64,
+    /// Milliseconds from `start`, plus one, to the first byte of a head that is still
+    /// incomplete; 0 when there is none.
+    head_since: AtomicU64,
+    linger: AtomicBool,
+    reset: AtomicBool,
+}
+
+/// What the timeouts say.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Look again after this time.
+    Fine(Duration),
+    /// No request for too long.
+    Idle,
+    /// A head has begun and does not end.
+    SlowHead,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Arc<Activity> {
+        Arc::new(Activity {
+            start: Instant::now(),
+            active: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+            linger: AtomicBool::new(false),
+            reset: AtomicBool::new(false),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Bytes came from the visitor.
+    pub(crate) fn bytes_came(&self) {
+        if self.active.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
+            self.head_since.store(self.now() + 1, Relaxed);
+        }
+    }
+
+    /// A request head is complete; it is active until the guard is dropped.
+    pub(crate) fn request(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Relaxed);
+        self.head_since.store(0, Relaxed);
+        Active(self.clone())
+    }
+
+    /// A request's body was given up before its end: the close must linger.
+    pub(crate) fn left_unread(&self) {
+        self.linger.store(true, Relaxed);
+    }
+
+    pub(crate) fn must_linger(&self) -> bool {
+        self.linger.load(Relaxed)
+    }
+
+    /// An answer was cut that only a reset can show as cut.
+    pub(crate) fn reset_on_close(&self) {
+        self.reset.store(true, Relaxed);
+    }
+
+    pub(crate) fn must_reset(&self) -> bool {
+        self.reset.load(Relaxed)
+    }
+
+    /// Judges the connection. `heads` is whether unfinished heads can be told from other
+    /// bytes, which is so on HTTP/1 only.
+    pub(crate) fn verdict(&self, settings: &Settings, heads: bool) -> Verdict {
+        let idle = or_never(settings.keep_alive_idle);
+        let headers = or_never(settings.headers);
+        if self.active.load(Relaxed) > 0 {
+            return Verdict::Fine(idle.min(headers));
+        }
+        let now = self.now();
+        let head = self.head_since.load(Relaxed);
+        if heads && head > 0 {
+            let since = Duration::from_millis((now + 1).saturating_sub(head));
+            return match headers.checked_sub(since) {
+                Some(left) if !left.is_zero() => Verdict::Fine(left.min(idle)),
+                _ => Verdict::SlowHead,
+            };
+        }
+        let since = Duration::from_millis(now.saturating_sub(self.idle_since.load(Relaxed)));
+        match idle.checked_sub(since) {
+            // A head may begin, or end, at any time, so look at least that often.
+            Some(left) if !left.is_zero() => Verdict::Fine(left.min(headers)),
+            _ => Verdict::Idle,
+        }
+    }
+}
+
+/// A request that is on the connection for as long as this lives.
+pub(crate) struct Active(Arc<Activity>);
+
+impl Active {
+    pub(crate) fn connection(&self) -> &Arc<Activity> {
+        &self.0
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.idle_since.store(self.0.now(), Relaxed);
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_suspends_the_idle_timeout() {
+        let settings =
+            Settings { keep_alive_idle: Duration::from_millis(1), ..Settings::default() };
+        let activity = Activity::new();
+        let request = activity.request();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
+        drop(request);
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(activity.verdict(&settings, true), Verdict::Idle);
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_is_slow_on_http1_only() {
+        let settings = Settings { headers: Duration::from_millis(1), ..Settings::default() };
+        let activity = Activity::new();
+        activity.bytes_came();
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(activity.verdict(&settings, true), Verdict::SlowHead);
+        assert!(matches!(activity.verdict(&settings, false), Verdict::Fine(_)));
+    }
+}

@@ -1,0 +1,140 @@
+//! Backends: services that answer exchanges.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use strait_engine::{Carried, Exchange, Fault, Protocol, Reason, RequestHead, Upstream};
+
+use crate::classify::is_authority;
+use crate::dial::{BackendAddress, Scheme};
+use crate::http::hop::strip;
+use crate::pool::{Pool, Tls};
+use crate::settings::Settings;
+use crate::tls::{self, Trust};
+use crate::{grpc, http as plain, websocket};
+
+/// A service and the connections to it.
+#[derive(Clone)]
+pub struct Backend {
+    pool: Arc<Pool>,
+    /// Sent as the authority in place of the visitor's.
+    host: Option<Bytes>,
+}
+
+impl Backend {
+    /// A backend at `address`. `trust` matters for `https` only. Connects when needed.
+    ///
+    /// # Errors
+    /// When TLS is wanted and cannot be set up.
+    pub fn new(
+        address: BackendAddress,
+        settings: Arc<Settings>,
+        trust: &Trust,
+    ) -> Result<Backend, tls::TlsError> {
+        let tls = match address.scheme {
+            Scheme::Https => Tls {
+                http1: Some(tls::client(trust, tls::HTTP1)?),
+                http2: Some(tls::client(trust, tls::HTTP2)?),
+            },
+            Scheme::Http | Scheme::H2c => Tls::default(),
+        };
+        Ok(Backend { pool: Pool::new(address, settings, tls), host: None })
+    }
+
+    /// The same backend, which is told `host[:port]` instead of what the visitor asked for.
+    ///
+    /// # Errors
+    /// When `host` is no authority.
+    pub fn with_host(mut self, host: &str) -> Result<Backend, crate::AddressError> {
+        if !is_authority(host.as_bytes()) {
+            return Err(crate::AddressError::no_host(host));
+        }
+        self.host = Some(Bytes::copy_from_slice(host.as_bytes()));
+        Ok(self)
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &BackendAddress {
+        self.pool.address()
+    }
+
+    /// Tries to connect, for a check at start: nothing is sent.
+    ///
+    /// # Errors
+    /// `BackendRefused` or `BackendConnectTimeout`.
+    pub async fn probe(&self) -> Result<(), Fault> {
+        self.pool.dial().await.map(drop)
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// A request to this backend with the fields of `head`, which came from an entry or
+    /// from a tunnel, and is checked in either case.
+    pub(crate) fn request(
+        &self,
+        head: &RequestHead,
+        version: Version,
+        finish: impl FnOnce(&mut HeaderMap),
+    ) -> Result<Request<()>, Fault> {
+        let bad = |what| Fault::because(Reason::BadRequest, what);
+        let authority = self.host.as_ref().unwrap_or(&head.authority);
+        if !is_authority(authority) {
+            return Err(bad("malformed authority"));
+        }
+        let path = http::uri::PathAndQuery::from_maybe_shared(head.path.clone())
+            .map_err(|_| bad("malformed path"))?;
+        let mut headers = HeaderMap::with_capacity(head.headers.len() + 6);
+        let uri = if version == Version::HTTP_2 {
+            let secure = self.address().scheme == Scheme::Https;
+            Uri::builder()
+                .scheme(if secure { "https" } else { "http" })
+                .authority(&authority[..])
+                .path_and_query(path)
+                .build()
+                .map_err(|_| bad("malformed target"))?
+        } else {
+            let host = HeaderValue::from_maybe_shared(authority.clone())
+                .map_err(|_| bad("malformed authority"))?;
+            headers.insert(http::header::HOST, host);
+            Uri::from(path)
+        };
+        for (name, value) in &head.headers {
+            if name != http::header::HOST {
+                headers.try_append(name, value.clone()).map_err(|_| bad("too many fields"))?;
+            }
+        }
+        strip(&mut headers);
+        finish(&mut headers);
+        let mut request = Request::new(());
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = uri;
+        *request.version_mut() = version;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    /// Whether plain HTTP goes by HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.address().scheme == Scheme::H2c
+    }
+}
+
+impl Upstream for Backend {
+    fn carry(&self, exchange: Exchange) -> Carried<'_> {
+        match exchange.context.protocol {
+            Protocol::Http => Box::pin(plain::backend::carry(self, exchange)),
+            Protocol::Grpc => Box::pin(grpc::backend::carry(self, exchange)),
+            Protocol::WebSocket => Box::pin(websocket::backend::carry(self, exchange)),
+        }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backend({})", self.address())
+    }
+}

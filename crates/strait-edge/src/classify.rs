@@ -1,0 +1,307 @@
+//! From what an HTTP library parsed to a request head: which protocol, for whom, valid or not.
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use strait_engine::{Fault, Protocol, Reason, RequestHead};
+
+use crate::Settings;
+use crate::http::hop::{content_length, has_token, remove, strip};
+use crate::websocket::handshake;
+
+/// What an entry makes of a request's head.
+pub(crate) struct Classified {
+    pub(crate) protocol: Protocol,
+    pub(crate) head: RequestHead,
+    /// The body's length, when the visitor announced one.
+    pub(crate) length: Option<u64>,
+}
+
+/// Why an entry refuses a request itself.
+pub(crate) enum Refusal {
+    /// By the fault table.
+    Fault(Fault),
+    /// 405: a method that no proxy of this kind serves.
+    Method,
+    /// 426: a version of WebSocket other than 13 (RFC 6455 4.2.2).
+    WebSocketVersion,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal::Fault(fault)
+    }
+}
+
+fn bad(why: &'static str) -> Fault {
+    Fault::because(Reason::BadRequest, why)
+}
+
+/// Whether these headers announce gRPC (not gRPC-Web, which is plain HTTP).
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let value = value.as_bytes();
+    let head = b"application/grpc";
+    value.len() >= head.len()
+        && value[..head.len()].eq_ignore_ascii_case(head)
+        && matches!(value.get(head.len()), None | Some(b'+' | b';' | b' '))
+}
+
+/// Makes a request head, or says why not. Applies the sizes of `settings`.
+pub(crate) fn classify(
+    parts: Parts,
+    scheme: &Scheme,
+    settings: &Settings,
+) -> Result<Classified, Refusal> {
+    let Parts { method, uri, version, mut headers, .. } = parts;
+    if method == Method::CONNECT || method == Method::TRACE {
+        return Err(Refusal::Method);
+    }
+    check_sizes(&uri, &headers, settings)?;
+    let http1 = version < Version::HTTP_2;
+    let authority = authority(&uri, &mut headers)?;
+    if http1 {
+        check_framing(version, &headers)?;
+    }
+    let length = content_length(&mut headers).map_err(|()| bad("malformed Content-Length"))?;
+    let path = match uri.path_and_query() {
+        Some(path) => Bytes::copy_from_slice(path.as_str().as_bytes()),
+        None => Bytes::from_static(b"/"),
+    };
+    if !(path.starts_with(b"/") || (path == "*" && method == Method::OPTIONS)) {
+        return Err(bad("the request target is not in origin form").into());
+    }
+    let protocol = if http1 && has_token(&headers, &UPGRADE, "websocket") {
+        handshake::check_request(&method, version, &headers)?;
+        if length.is_some_and(|length| length > 0) || headers.contains_key(TRANSFER_ENCODING) {
+            return Err(bad("a WebSocket handshake has no body").into());
+        }
+        Protocol::WebSocket
+    } else if !http1 && is_grpc(&headers) && method == Method::POST {
+        Protocol::Grpc
+    } else {
+        Protocol::Http
+    };
+    strip(&mut headers);
+    if protocol == Protocol::WebSocket {
+        handshake::strip_leg(&mut headers);
+    }
+    join_cookies(&mut headers);
+    let head = RequestHead { method, scheme: scheme.clone(), authority, path, headers };
+    Ok(Classified { protocol, head, length })
+}
+
+fn check_sizes(uri: &Uri, headers: &HeaderMap, settings: &Settings) -> Result<(), Fault> {
+    let target = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if target > settings.max_uri {
+        return Err(Fault::new(Reason::UriTooLong));
+    }
+    // As on the wire: name, colon, space, value, CR, LF.
+    let bytes: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if headers.len() > settings.max_header_fields || bytes > settings.max_header_bytes {
+        return Err(Fault::new(Reason::HeaderTooLarge));
+    }
+    Ok(())
+}
+
+/// Message framing that could be read in two ways (RFC 9112 6.3). The HTTP library has
+/// refused the grossest forms already.
+fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Fault> {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(encoding) = encodings.next() else { return Ok(()) };
+    if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(bad("Transfer-Encoding is not exactly `chunked`"));
+    }
+    if version < Version::HTTP_11 || headers.contains_key(CONTENT_LENGTH) {
+        return Err(bad("Transfer-Encoding beside Content-Length, or in HTTP/1.0"));
+    }
+    Ok(())
+}
+
+/// The one authority of a request: of its target and of `Host`, which must agree where
+/// both are given. Takes `Host` out of the headers.
+fn authority(uri: &Uri, headers: &mut HeaderMap) -> Result<Bytes, Fault> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().map(|value| value.as_bytes());
+    if hosts.next().is_some() {
+        return Err(bad("several Host fields"));
+    }
+    let target = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let authority = match (target, host) {
+        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
+            return Err(bad("the request target and Host disagree"));
+        }
+        (Some(authority), _) | (None, Some(authority)) => authority,
+        (None, None) => return Err(bad("no Host")),
+    };
+    if !is_authority(authority) {
+        return Err(bad("malformed Host"));
+    }
+    let authority = Bytes::copy_from_slice(authority);
+    remove(headers, &HOST);
+    Ok(authority)
+}
+
+/// Whether `text` is `host[:port]` (RFC 3986 3.2, without user information).
+pub(crate) fn is_authority(text: &[u8]) -> bool {
+    let (host, port) = match text.first() {
+        None => return false,
+        Some(b'[') => {
+            let Some(end) = text.iter().position(|b| *b == b']') else { return false };
+            let literal = std::str::from_utf8(&text[1..end]).unwrap_or_default();
+            if literal.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            (&text[..=end], &text[end + 1..])
+        }
+        Some(_) => {
+            let end = text.iter().position(|b| *b == b':').unwrap_or(text.len());
+            let reg_name = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b);
+            if !text[..end].iter().all(reg_name) {
+                return false;
+            }
+            text.split_at(end)
+        }
+    };
+    let port_is_fine = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            let text = std::str::from_utf8(digits).unwrap_or_default();
+            digits.iter().all(u8::is_ascii_digit) && text.parse::<u16>().is_ok()
+        }
+        _ => false,
+    };
+    !host.is_empty() && port_is_fine
+}
+
+/// HTTP/2 may split cookies into several fields; HTTP/1 and generic backends want one
+/// (RFC 9113 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut all = headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(second)) = (all.next(), all.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for crumb in std::iter::once(second).chain(all) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
+            headers.insert(COOKIE, value);
+        }
+    }
+}
+
+/// The urgency of a `priority` field (RFC 9218 4.1), 3 without a valid one.
+pub(crate) fn urgency(headers: &HeaderMap) -> u8 {
+    let Some(value) = headers.get("priority") else { return 3 };
+    value
+        .as_bytes()
+        .split(|b| *b == b',')
+        .find_map(|item| match item.trim_ascii() {
+            [b'u', b'=', digit @ b'0'..=b'7'] => Some(digit - b'0'),
+            _ => None,
+        })
+        .unwrap_or(3)
+}
+
+/// Whether an HTTP/1 connection must be closed after a request like this was refused:
+/// its end may not be where we think.
+pub(crate) fn must_close(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.contains_key(CONTENT_LENGTH)
+        || has_token(headers, &CONNECTION, "close")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Parts {
+        let builder = http::Request::builder().uri("/p?q").header("host", "a.example:80");
+        build(builder).body(()).unwrap().into_parts().0
+    }
+
+    fn run(parts: Parts) -> Result<Classified, Refusal> {
+        classify(parts, &Scheme::HTTP, &Settings::default())
+    }
+
+    fn reason(parts: Parts) -> Option<Reason> {
+        match run(parts) {
+            Err(Refusal::Fault(fault)) => Some(fault.reason),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn one_authority_decides() {
+        let good = run(request(|r| r)).ok().unwrap();
+        assert_eq!(good.head.authority, "a.example:80");
+        assert_eq!(good.head.path, "/p?q");
+        assert!(!good.head.headers.contains_key(HOST));
+        let bad = Some(Reason::BadRequest);
+        assert_eq!(reason(request(|r| r.header("host", "b"))), bad);
+        assert_eq!(reason(request(|r| r.uri("http://b.example/"))), bad);
+        assert_eq!(reason(http::Request::new(()).into_parts().0), bad);
+        for host in ["", "a b", "a:b", "a:99999", "u@a", "[::1", "[x]", "a/b", ":80"] {
+            assert!(!is_authority(host.as_bytes()), "{host}");
+        }
+        for host in ["a", "A.b:1", "[::1]:80", "127.0.0.1", "a_b"] {
+            assert!(is_authority(host.as_bytes()), "{host}");
+        }
+    }
+
+    #[test]
+    fn framing_that_reads_in_two_ways_is_refused() {
+        let bad = Some(Reason::BadRequest);
+        let te = |value: &'static str| request(move |r| r.header("transfer-encoding", value));
+        assert_eq!(reason(te("chunked")), None);
+        assert_eq!(reason(te("gzip, chunked")), bad);
+        assert_eq!(
+            reason(request(|r| {
+                r.header("transfer-encoding", "chunked").header("content-length", "3")
+            })),
+            bad
+        );
+        assert_eq!(reason(request(|r| r.header("content-length", "3x"))), bad);
+    }
+
+    #[test]
+    fn sizes_and_methods() {
+        let long = "a".repeat(17 << 10);
+        assert_eq!(reason(request(|r| r.uri(format!("/{long}")))), Some(Reason::UriTooLong));
+        let many = request(|mut r| {
+            for _ in 0..101 {
+                r = r.header("x", "y");
+            }
+            r
+        });
+        assert_eq!(reason(many), Some(Reason::HeaderTooLarge));
+        let big = request(|r| r.header("x", "y".repeat(65 << 10)));
+        assert_eq!(reason(big), Some(Reason::HeaderTooLarge));
+        assert!(matches!(run(request(|r| r.method("TRACE"))), Err(Refusal::Method)));
+    }
+
+    #[test]
+    fn grpc_is_http2_and_not_grpc_web() {
+        let with = |kind: &'static str, version| {
+            let parts = request(|r| r.method("POST").header("content-type", kind).version(version));
+            run(parts).ok().unwrap().protocol
+        };
+        assert_eq!(with("application/grpc", Version::HTTP_2), Protocol::Grpc);
+        assert_eq!(with("application/grpc+proto", Version::HTTP_2), Protocol::Grpc);
+        assert_eq!(with("application/grpc-web", Version::HTTP_2), Protocol::Http);
+        assert_eq!(with("application/grpc", Version::HTTP_11), Protocol::Http);
+    }
+
+    #[test]
+    fn cookies_are_joined_and_urgency_is_read() {
+        let parts = request(|r| r.header("cookie", "a=1").header("cookie", "b=2"));
+        assert_eq!(run(parts).ok().unwrap().head.headers["cookie"], "a=1; b=2");
+        let with = |value: &'static str| urgency(&request(|r| r.header("priority", value)).headers);
+        assert_eq!((with("u=0"), with("i, u=6"), with("u=9"), with("x")), (0, 6, 3, 3));
+    }
+}

@@ -1,0 +1,133 @@
+//! Who the visitor is, for the backend; and the trace that a request belongs to.
+
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use strait_engine::RequestId;
+
+use crate::Settings;
+use crate::http::hop::retain;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Sets `X-Forwarded-For`, `-Proto` and `-Host`. What an untrusted peer said there goes;
+/// what a trusted proxy said stays and is extended.
+pub(crate) fn set(
+    headers: &mut HeaderMap,
+    peer: IpAddr,
+    scheme: &'static str,
+    authority: &[u8],
+    settings: &Settings,
+) {
+    let peer = peer.to_canonical();
+    let trusted = settings.trusted_proxies.iter().any(|net| net.contains(&peer));
+    let mut chain = Vec::new();
+    if trusted {
+        for value in headers.get_all(FOR) {
+            chain.extend_from_slice(value.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+    } else {
+        retain(headers, |name| ![FORWARDED, PROTO, HOST].contains(name));
+    }
+    chain.extend_from_slice(peer.to_string().as_bytes());
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)) {
+        headers.insert(FOR, value);
+    }
+    if !headers.contains_key(PROTO) {
+        headers.insert(PROTO, HeaderValue::from_static(scheme));
+    }
+    if !headers.contains_key(HOST)
+        && let Ok(value) = HeaderValue::from_bytes(authority)
+    {
+        headers.insert(HOST, value);
+    }
+}
+
+/// The request's trace context: the caller's own when it is well formed, else a new one,
+/// which the headers then carry too.
+pub(crate) fn trace(headers: &mut HeaderMap) -> String {
+    let mut all = headers.get_all(TRACEPARENT).iter();
+    if let (Some(value), None) = (all.next(), all.next())
+        && let Some(text) = value.to_str().ok().filter(|text| is_traceparent(text))
+    {
+        return text.to_owned();
+    }
+    let made = RequestId::new_traceparent();
+    if let Ok(value) = HeaderValue::from_str(&made) {
+        headers.insert(TRACEPARENT, value);
+    }
+    made
+}
+
+/// Whether `text` is `version-traceid-parentid-flags` (W3C Trace Context 3.2). Later
+/// versions may have more fields after these.
+fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let nonzero = |part: &str| part.bytes().any(|b| b != b'0');
+    let parts: Vec<&str> = text.split('-').collect();
+    text.len() <= 128
+        && parts.len() >= 4
+        && hex(parts[0], 2)
+        && parts[0] != "ff"
+        && (parts[0] != "00" || parts.len() == 4)
+        && hex(parts[1], 32)
+        && nonzero(parts[1])
+        && hex(parts[2], 16)
+        && nonzero(parts[2])
+        && hex(parts[3], 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+
+    fn lies() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(FOR, HeaderValue::from_static("10.9.9.9"));
+        headers.insert(PROTO, HeaderValue::from_static("https"));
+        headers.insert(FORWARDED, HeaderValue::from_static("for=10.9.9.9"));
+        headers
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let mut headers = lies();
+        set(&mut headers, PEER, "http", b"a.example", &Settings::default());
+        assert_eq!(headers[FOR], "192.0.2.7");
+        assert_eq!(headers[PROTO], "http");
+        assert_eq!(headers[HOST], "a.example");
+        assert!(!headers.contains_key(FORWARDED));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_extended() {
+        let mut headers = lies();
+        let trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
+        let settings = Settings { trusted_proxies, ..Settings::default() };
+        set(&mut headers, PEER, "http", b"a.example", &settings);
+        assert_eq!(headers[FOR], "10.9.9.9, 192.0.2.7");
+        assert_eq!(headers[PROTO], "https");
+    }
+
+    #[test]
+    fn a_trace_passes_or_is_made() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let mut headers = HeaderMap::new();
+        headers.insert(TRACEPARENT, HeaderValue::from_static(good));
+        assert_eq!(trace(&mut headers), good);
+        for bad in ["", "x", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+            headers.insert(TRACEPARENT, HeaderValue::from_str(bad).unwrap());
+            let made = trace(&mut headers);
+            assert!(is_traceparent(&made) && made != bad);
+            assert_eq!(headers[TRACEPARENT], made.as_str());
+        }
+    }
+}

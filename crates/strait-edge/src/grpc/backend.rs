@@ -1,0 +1,146 @@
+//! gRPC towards a backend.
+
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TE};
+use http::{HeaderValue, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use strait_engine::{
+    Answer, Body, BoxBody, EmptyBody, Exchange, Failure, Fault, Part, Reason, RequestHead,
+    ResponseHead,
+};
+
+use crate::backend::Backend;
+use crate::classify::is_grpc;
+use crate::grpc::body::Messages;
+use crate::grpc::message::Cutter;
+use crate::grpc::{status, timeout};
+use crate::http::backend::{Held, send};
+use crate::http::body::{cause, poll_incoming};
+use crate::http::hop::{remove, strip};
+use crate::http::outgoing::Outgoing;
+
+/// Carries a call.
+pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answer, Failure> {
+    let left = match exchange.context.deadline {
+        None => None,
+        Some(at) => match at.checked_duration_since(Instant::now()) {
+            None => return Err(Fault::new(Reason::Deadline).into()),
+            left => left,
+        },
+    };
+    let build = |head: &RequestHead| {
+        let request = backend.request(head, Version::HTTP_2, |headers| {
+            remove(headers, &CONTENT_LENGTH);
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            if let Some(left) = left {
+                headers.insert(timeout::GRPC_TIMEOUT, timeout::write(left));
+            }
+        });
+        Ok((request?, None))
+    };
+    let frame = |body, _, upload| Outgoing::messages(Messages::request(body, upload));
+    // No time for the head: callers bring their own deadline, and streams may be silent.
+    let sent = send(backend, exchange, build, true, Duration::ZERO, frame).await?;
+    let (parts, body) = sent.response.into_parts();
+    let mut headers = parts.headers;
+    strip(&mut headers);
+    remove(&mut headers, &CONTENT_LENGTH);
+    let body: BoxBody = if parts.status != StatusCode::OK || !is_grpc(&headers) {
+        // Not an answer of a gRPC server; its body is no message.
+        Box::new(EmptyBody)
+    } else if body.is_end_stream() {
+        sent.held.end();
+        Box::new(EmptyBody)
+    } else {
+        let max_message = backend.pool().settings().max_message;
+        let cutter = Cutter::new(max_message, Reason::BackendInvalid);
+        Box::new(ServiceBody {
+            body,
+            cutter,
+            input: Bytes::new(),
+            held: Some(sent.held),
+            over: false,
+        })
+    };
+    Ok(Answer { head: ResponseHead { status: parts.status, headers }, body })
+}
+
+/// The messages of a service.
+struct ServiceBody {
+    body: Incoming,
+    cutter: Cutter,
+    input: Bytes,
+    held: Option<Held>,
+    over: bool,
+}
+
+impl ServiceBody {
+    fn end(&mut self) {
+        self.over = true;
+        if let Some(held) = self.held.take() {
+            held.end();
+        }
+    }
+
+    /// What a reset by the service becomes: between messages its own status, as a caller
+    /// without us would have derived it; else a fault.
+    fn broken(&mut self, error: &hyper::Error) -> Result<Part, Fault> {
+        let reset = cause::<h2::Error>(error).filter(|error| error.is_reset());
+        let Some(held) = self.held.take() else {
+            return Err(Fault::because(Reason::BackendReset, error.to_string()));
+        };
+        if let Some(fault) = held.upload_fault() {
+            return Err(fault);
+        }
+        match reset.and_then(h2::Error::reason) {
+            Some(reason) if self.cutter.at_boundary() => {
+                self.over = true;
+                let text = format!("the service reset the stream ({reason:?})");
+                Ok(Part::Trailers(status::trailers(status::of_reset(reason), &text)))
+            }
+            _ => Err(held.fault(error)),
+        }
+    }
+}
+
+impl Body for ServiceBody {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        loop {
+            match self.cutter.next(&mut self.input) {
+                Ok(Some(data)) => return Poll::Ready(Some(Ok(Part::Data(data)))),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Some(Err(fault))),
+            }
+            match ready!(poll_incoming(&mut self.body, cx)) {
+                Some(Ok(Part::Data(data))) => self.input = data.bytes,
+                Some(Ok(Part::Trailers(trailers))) => {
+                    if let Some(fault) = self.cutter.end() {
+                        return Poll::Ready(Some(Err(fault)));
+                    }
+                    self.end();
+                    return Poll::Ready(Some(Ok(Part::Trailers(trailers))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(self.broken(&error))),
+                None => {
+                    if let Some(fault) = self.cutter.end() {
+                        return Poll::Ready(Some(Err(fault)));
+                    }
+                    self.end();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        self.over
+            || (self.input.is_empty() && self.cutter.at_boundary() && self.body.is_end_stream())
+    }
+}

@@ -1,0 +1,117 @@
+//! Bodies of gRPC messages between the HTTP library and the engine.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Frame;
+use strait_engine::{BoxBody, EmptyBody, Fault, Reason, RequestId};
+use tokio::time::Sleep;
+
+use crate::grpc::message::{Joined, Joiner};
+use crate::grpc::status;
+use crate::http::body::{Cut, Upload};
+
+/// Messages on their way into the HTTP library.
+pub(crate) struct Messages {
+    body: BoxBody,
+    joiner: Joiner,
+    end: End,
+}
+
+/// What a fault in the messages becomes.
+enum End {
+    /// Of a request to a backend: a reset.
+    Request(Option<Arc<Upload>>),
+    /// Of an answer to a caller: trailers with a status. So is a deadline that passes.
+    Answer { id: RequestId, deadline: Option<Pin<Box<Sleep>>> },
+    /// Trailers were sent.
+    Over,
+}
+
+impl Messages {
+    /// The messages of a request, observed through `upload`.
+    pub(crate) fn request(body: BoxBody, upload: Option<Arc<Upload>>) -> Messages {
+        Messages { body, joiner: Joiner::new(), end: End::Request(upload) }
+    }
+
+    /// The messages of the answer to request `id`, whose caller gives up at `deadline`.
+    pub(crate) fn answer(
+        body: BoxBody,
+        id: RequestId,
+        deadline: Option<std::time::Instant>,
+    ) -> Messages {
+        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        Messages { body, joiner: Joiner::new(), end: End::Answer { id, deadline } }
+    }
+
+    /// The body, when nothing of it was sent.
+    pub(crate) fn into_body(self) -> BoxBody {
+        self.body
+    }
+
+    /// Whether no frame will come.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self.end, End::Over) || (self.joiner.is_empty() && self.body.is_end())
+    }
+
+    fn fail(&mut self, fault: Fault) -> Option<Result<Frame<Bytes>, Cut>> {
+        self.body = Box::new(EmptyBody);
+        match std::mem::replace(&mut self.end, End::Over) {
+            End::Request(upload) => {
+                if let Some(upload) = upload {
+                    upload.cut(&fault);
+                }
+                Some(Err(fault.into()))
+            }
+            End::Answer { id, .. } => Some(Ok(Frame::trailers(status::of_fault(&fault, &id)))),
+            End::Over => None,
+        }
+    }
+
+    /// The next frame of the HTTP library's body.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut self.end {
+            End::Over => return Poll::Ready(None),
+            End::Request(Some(upload)) if upload.is_aborted(cx) => {
+                return Poll::Ready(self.fail(Fault::new(Reason::None)));
+            }
+            End::Answer { deadline, .. } => {
+                let over = deadline.as_mut().map(|sleep| sleep.as_mut().poll(cx));
+                if over.is_some_and(|over| over.is_ready()) {
+                    return Poll::Ready(self.fail(Fault::new(Reason::Deadline)));
+                }
+            }
+            End::Request(_) => {}
+        }
+        let joined = ready!(self.joiner.poll(&mut self.body, cx));
+        let frame = match joined {
+            Some(Ok(Joined::Data(bytes))) => Some(Ok(Frame::data(bytes))),
+            Some(Ok(Joined::Trailers(_))) if !self.joiner.at_boundary() => {
+                let detail = "trailers within a gRPC message";
+                self.fail(Fault::because(Reason::Protocol, detail))
+            }
+            Some(Ok(Joined::Trailers(trailers))) => {
+                self.body = Box::new(EmptyBody);
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Some(Err(fault)) => self.fail(fault),
+            None => {
+                self.body = Box::new(EmptyBody);
+                None
+            }
+        };
+        if let End::Request(Some(upload)) = &self.end {
+            upload.sent();
+            if self.is_end() {
+                upload.end();
+            }
+        }
+        Poll::Ready(frame)
+    }
+}

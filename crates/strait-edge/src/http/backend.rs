@@ -1,0 +1,242 @@
+//! Plain HTTP towards a backend, and what gRPC shares of it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, Response, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use strait_engine::{
+    Answer, Body, BoxBody, EmptyBody, Exchange, Failure, Fault, Part, Reason, RequestHead,
+    ResponseHead,
+};
+
+use crate::backend::Backend;
+use crate::http::body::{AbortUpload, Plain, Upload, cause, poll_incoming};
+use crate::http::hop::{content_length, strip};
+use crate::http::outgoing::Outgoing;
+use crate::pool::Lease;
+
+/// Carries a plain request.
+pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answer, Failure> {
+    let http2 = backend.speaks_http2();
+    let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    let build = |head: &RequestHead| {
+        let mut length = Ok(None);
+        let request = backend.request(head, version, |headers| length = content_length(headers))?;
+        let malformed = |()| Fault::because(Reason::BadRequest, "malformed Content-Length");
+        Ok((request, length.map_err(malformed)?))
+    };
+    let frame = |body, length, upload| Outgoing::plain(Plain::request(body, length, upload));
+    let head_within = backend.pool().settings().answer_head;
+    let sent = send(backend, exchange, build, http2, head_within, frame).await?;
+    let (parts, body) = sent.response.into_parts();
+    let mut headers = parts.headers;
+    strip(&mut headers);
+    if parts.status.is_informational() || parts.status.as_u16() > 599 {
+        let detail = format!("status {} was not asked for", parts.status);
+        return Err(Fault::because(Reason::BackendInvalid, detail).into());
+    }
+    let head = ResponseHead { status: parts.status, headers };
+    Ok(Answer { head, body: sent.held.body(body) })
+}
+
+/// A request that was sent and the head of its answer.
+pub(crate) struct Sent {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) held: Held,
+}
+
+/// Sends `exchange` on a connection of the backend, with the head and length that `build`
+/// and the body that `frame` makes.
+pub(crate) async fn send(
+    backend: &Backend,
+    exchange: Exchange,
+    build: impl Fn(&RequestHead) -> Result<(Request<()>, Option<u64>), Fault>,
+    http2: bool,
+    head_within: Duration,
+    frame: impl Fn(BoxBody, Option<u64>, Option<Arc<Upload>>) -> Outgoing,
+) -> Result<Sent, Failure> {
+    let Exchange { head, context, mut body } = exchange;
+    let mut fresh = false;
+    loop {
+        let (request, length) = build(&head)?;
+        let empty = body.is_end();
+        if empty && length.is_some_and(|length| length > 0) {
+            let detail = "a body was announced and is missing";
+            return Err(Fault::because(Reason::BadRequest, detail).into());
+        }
+        let leased = match http2 {
+            true => backend.pool().http2().await,
+            false => backend.pool().http1(fresh).await,
+        };
+        let mut lease = match leased {
+            Ok(lease) => lease,
+            Err(fault) => {
+                let untouched = Some(Box::new(Exchange { head, context, body }));
+                return Err(Failure { fault, untouched });
+            }
+        };
+        let upload = (!empty).then(Arc::<Upload>::default);
+        let abort = upload.clone().map(AbortUpload);
+        let outgoing = frame(body, length, upload.clone());
+        let sending = lease.send(request.map(|()| outgoing));
+        let mut error = match within(sending, upload.as_deref(), head_within).await? {
+            Ok(response) => return Ok(Sent { response, held: Held { lease, abort } }),
+            Err(error) => error,
+        };
+        // A connection that was used before may have been closed unseen. What was not
+        // written can go again, and so can what is safe to do twice (RFC 9110 9.2.1).
+        let again = !fresh && lease.reused;
+        if let Some(unsent) = error.take_message() {
+            body = unsent.into_body().into_body();
+            if !again {
+                let fault = fault_of(error.error(), None).retry_safe();
+                let untouched = Some(Box::new(Exchange { head, context, body }));
+                return Err(Failure { fault, untouched });
+            }
+        } else if again && empty && !http2 && head.method.is_safe() {
+            body = Box::new(EmptyBody);
+        } else {
+            return Err(fault_of(error.error(), upload.as_deref()).into());
+        }
+        fresh = true;
+    }
+}
+
+/// Waits for the head of an answer; the time counts from the last progress of the upload.
+async fn within<T>(
+    sending: impl Future<Output = T>,
+    upload: Option<&Upload>,
+    limit: Duration,
+) -> Result<T, Fault> {
+    if limit.is_zero() {
+        return Ok(sending.await);
+    }
+    let mut sending = std::pin::pin!(sending);
+    let mut seen = 0;
+    loop {
+        if let Ok(result) = tokio::time::timeout(limit, sending.as_mut()).await {
+            return Ok(result);
+        }
+        let pieces = upload.map_or(0, Upload::pieces);
+        if pieces == seen {
+            let detail = format!("no answer within {limit:?}");
+            return Err(Fault::because(Reason::BackendTimeout, detail));
+        }
+        seen = pieces;
+    }
+}
+
+/// The fault behind an error of the HTTP library. When our own body was cut, that is it.
+pub(crate) fn fault_of(error: &hyper::Error, upload: Option<&Upload>) -> Fault {
+    if let Some(fault) = upload.and_then(Upload::fault) {
+        return fault;
+    }
+    let detail = match cause::<std::io::Error>(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    let reset = cause::<h2::Error>(error).and_then(h2::Error::reason);
+    if reset == Some(h2::Reason::REFUSED_STREAM) {
+        return Fault::because(Reason::BackendRefused, detail).retry_safe();
+    }
+    let invalid = error.is_parse() || error.is_parse_too_large() || error.is_parse_status();
+    let malformed = cause::<std::io::Error>(error).is_some_and(|error| {
+        matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput)
+    });
+    let reason = if invalid || malformed { Reason::BackendInvalid } else { Reason::BackendReset };
+    Fault::because(reason, detail)
+}
+
+/// What an answer's body holds on to until it ends.
+pub(crate) struct Held {
+    lease: Lease,
+    abort: Option<AbortUpload>,
+}
+
+impl Held {
+    fn upload(&self) -> Option<&Upload> {
+        self.abort.as_ref().map(|abort| &*abort.0)
+    }
+
+    /// The fault that cut the request's body, if one did.
+    pub(crate) fn upload_fault(&self) -> Option<Fault> {
+        self.upload().and_then(Upload::fault)
+    }
+
+    /// The fault behind an error in the answer's body.
+    pub(crate) fn fault(&self, error: &hyper::Error) -> Fault {
+        fault_of(error, self.upload())
+    }
+
+    /// The answer has ended: keeps the connection if the request has, too. The rest of
+    /// an upload whose answer is complete is not wanted.
+    pub(crate) fn end(self) {
+        if self.upload().is_none_or(Upload::ended) {
+            self.lease.done();
+        }
+    }
+
+    /// The answer's body.
+    pub(crate) fn body(self, body: Incoming) -> BoxBody {
+        if body.is_end_stream() {
+            self.end();
+            return Box::new(EmptyBody);
+        }
+        Box::new(BackendBody { body, held: Some(self) })
+    }
+}
+
+struct BackendBody {
+    body: Incoming,
+    held: Option<Held>,
+}
+
+impl BackendBody {
+    fn end(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.end();
+        }
+    }
+}
+
+impl Body for BackendBody {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        Poll::Ready(match ready!(poll_incoming(&mut self.body, cx)) {
+            Some(Ok(part)) => {
+                if matches!(part, Part::Trailers(_)) {
+                    self.end();
+                }
+                Some(Ok(part))
+            }
+            Some(Err(error)) => {
+                let upload = self.held.as_ref().and_then(Held::upload);
+                let fault = fault_of(&error, upload);
+                self.held = None;
+                Some(Err(fault))
+            }
+            None => {
+                self.end();
+                None
+            }
+        })
+    }
+
+    fn is_end(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+}
+
+impl Drop for BackendBody {
+    fn drop(&mut self) {
+        if self.body.is_end_stream() {
+            self.end();
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Plain HTTP at an entry.
+
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, TRAILER};
+use http::{HeaderMap, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_part};
+use tokio::runtime::Handle;
+
+use crate::http::body::{Idle, Plain, cause, poll_incoming};
+use crate::http::hop::{content_length, remove, strip};
+use crate::http::outgoing::Outgoing;
+use crate::visit::{Door, Requested, Visit, carry as carry_visit};
+
+/// Carries a plain request.
+pub(crate) async fn carry(visit: Visit, request: Requested, body: Incoming) -> Response<Outgoing> {
+    let body = visitor_body(&visit, request.length, body);
+    match carry_visit(&visit, request.exchange(body)).await {
+        Ok(answer) => respond(visit, answer).await,
+        Err(fault) => visit.refuse(&fault),
+    }
+}
+
+/// The answer as the visitor gets it; also that of a refused WebSocket handshake.
+pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> {
+    let Answer { head, mut body } = answer;
+    let mut headers = head.headers;
+    strip(&mut headers);
+    let length = match check(head.status, &mut headers) {
+        Ok(length) => length,
+        Err(fault) => return visit.refuse(&fault),
+    };
+    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if visit.is_head || bodiless {
+        if head.status == StatusCode::NO_CONTENT {
+            remove(&mut headers, &CONTENT_LENGTH);
+        }
+        end_of(&mut body).await;
+        return visit.respond(head.status, headers, Outgoing::full(""), false);
+    }
+    if body.is_end() && length.is_some_and(|length| length > 0) {
+        let fault = Fault::because(Reason::BackendInvalid, "a body was announced and is missing");
+        return visit.refuse(&fault);
+    }
+    // Both at once would be two framings of one body (RFC 9112 6.2).
+    if visit.version < Version::HTTP_2 && length.is_some() {
+        remove(&mut headers, &TRAILER);
+    }
+    let ends_with_connection = length.is_none() && body.size().is_none();
+    let body = Outgoing::plain(Plain::answer(body, length));
+    visit.respond(head.status, headers, body, ends_with_connection)
+}
+
+/// Refuses heads that no HTTP peer may send, and reads the length.
+fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<Option<u64>, Fault> {
+    if status.is_informational() || status.as_u16() > 599 {
+        return Err(Fault::because(Reason::BackendInvalid, "a status that cannot be answered"));
+    }
+    content_length(headers)
+        .map_err(|()| Fault::because(Reason::BackendInvalid, "malformed Content-Length"))
+}
+
+/// Sees the end of a body that has nothing to send, so that dropping it is no cancel.
+async fn end_of(body: &mut BoxBody) {
+    if !body.is_end() {
+        let _ = tokio::time::timeout(Duration::from_secs(5), next_part(body)).await;
+    }
+}
+
+/// The body of a visitor's request.
+pub(crate) fn visitor_body(visit: &Visit, length: Option<u64>, body: Incoming) -> BoxBody {
+    if http_body::Body::is_end_stream(&body) {
+        return Box::new(EmptyBody);
+    }
+    let idle = Idle::new(visit.door.entry.settings.body_idle);
+    let (door, http2) = (visit.door.clone(), visit.version == Version::HTTP_2);
+    Box::new(VisitorBody { body: Some(body), left: length, idle, door, http2, ended: false })
+}
+
+struct VisitorBody {
+    /// Taken when it is dropped, and never before.
+    body: Option<Incoming>,
+    left: Option<u64>,
+    idle: Idle,
+    door: Arc<Door>,
+    http2: bool,
+    ended: bool,
+}
+
+/// How long an upload over HTTP/2 stays open when its answer is complete.
+const LEAVE: Duration = Duration::from_secs(1);
+/// What is still read of it, in bytes.
+const LEFT_OVER: usize = 256 << 10;
+
+/// Keeps an upload open for a while whose answer has ended before it. Dropping it sends a
+/// reset without error, which means "send no more" (RFC 9113 8.1); but curl before
+/// version 8 does not look at an answer that comes together with a reset.
+async fn leave_unread(mut body: Incoming) {
+    let rest = async {
+        let mut room = LEFT_OVER;
+        while room > 0 {
+            match poll_fn(|cx| poll_incoming(&mut body, cx)).await {
+                Some(Ok(Part::Data(data))) => room = room.saturating_sub(data.bytes.len()),
+                // It ended after all, or the visitor has reset it.
+                _ => return,
+            }
+        }
+        pending().await
+    };
+    let _ = tokio::time::timeout(LEAVE, rest).await;
+}
+
+impl Body for VisitorBody {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let part = match poll_incoming(body, cx) {
+            Poll::Ready(part) => part,
+            Poll::Pending if self.idle.poll_silence(cx).is_ready() => {
+                let detail = "the visitor stopped sending its body";
+                return Poll::Ready(Some(Err(Fault::because(Reason::Cancelled, detail))));
+            }
+            Poll::Pending => return Poll::Pending,
+        };
+        self.idle.spoke();
+        Poll::Ready(match part {
+            Some(Ok(part)) => {
+                if let (Part::Data(data), Some(left)) = (&part, &mut self.left) {
+                    *left = left.saturating_sub(data.bytes.len() as u64);
+                }
+                self.ended = matches!(part, Part::Trailers(_));
+                Some(Ok(part))
+            }
+            Some(Err(error)) => Some(Err(visitor_fault(&error))),
+            None => {
+                self.ended = true;
+                None
+            }
+        })
+    }
+
+    fn is_end(&self) -> bool {
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.left
+    }
+}
+
+impl Drop for VisitorBody {
+    fn drop(&mut self) {
+        if self.ended || self.is_end() {
+            return;
+        }
+        match self.body.take() {
+            Some(body) if self.http2 && Handle::try_current().is_ok() => {
+                self.door.tasks.spawn(leave_unread(body));
+            }
+            _ => self.door.activity.left_unread(),
+        }
+    }
+}
+
+/// Why a visitor's body broke: it sent nonsense, or it left.
+pub(crate) fn visitor_fault(error: &hyper::Error) -> Fault {
+    use std::io::ErrorKind::{InvalidData, InvalidInput};
+    let malformed = cause::<std::io::Error>(error)
+        .is_some_and(|error| matches!(error.kind(), InvalidData | InvalidInput));
+    let reason = if malformed { Reason::BadRequest } else { Reason::Cancelled };
+    Fault::because(reason, error.to_string())
+}

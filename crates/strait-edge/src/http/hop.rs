@@ -1,0 +1,177 @@
+//! Header fields that belong to one connection and never travel (RFC 9110 7.6.1).
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Whether a comma-separated field contains `token`, in any case.
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
+}
+
+/// Fields that a sender may not have removed by naming them in `Connection`: doing so
+/// would change what the request means to the backend.
+fn is_essential(name: &HeaderName) -> bool {
+    name == HOST || name == CONTENT_LENGTH || name.as_str().starts_with("x-forwarded-")
+}
+
+/// Keeps the fields that `keep` accepts, in their order: the map's own removal puts the
+/// last field into the gap.
+pub(crate) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().all(&keep) {
+        return;
+    }
+    let mut kept = HeaderMap::with_capacity(headers.keys_len());
+    let mut current = None;
+    for (name, value) in std::mem::take(headers) {
+        // A name comes with the first of its values only.
+        if let Some(name) = name {
+            current = keep(&name).then_some(name);
+        }
+        if let Some(name) = &current {
+            kept.append(name, value);
+        }
+    }
+    *headers = kept;
+}
+
+/// Removes one field, and leaves the others in their order.
+pub(crate) fn remove(headers: &mut HeaderMap, name: &HeaderName) {
+    retain(headers, |other| other != name);
+}
+
+/// Removes what is hop-by-hop from a request or an answer. `TE: trailers` stays on
+/// requests: whoever relays it must be able to deliver trailers, and we are.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
+        .filter(|name| name != TE && !is_essential(name))
+        .collect();
+    let trailers = has_token(headers, &TE, "trailers");
+    retain(headers, |name| {
+        // Each leg asks for and grants `100 Continue` by itself.
+        !(HOP_BY_HOP.contains(name)
+            || listed.contains(name)
+            || name == EXPECT
+            || (name == TE && !trailers))
+    });
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The length that a head announces: `Ok(None)` when it does not. Where it is said twice it
+/// is said once afterwards.
+///
+/// # Errors
+/// When it is malformed, or there are several that differ (RFC 9110 8.6).
+pub(crate) fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ()> {
+    let (mut length, mut times) = (None, 0);
+    for value in headers.get_all(CONTENT_LENGTH) {
+        let bytes = value.as_bytes();
+        if bytes.is_empty() || bytes.len() > 19 || !bytes.iter().all(u8::is_ascii_digit) {
+            return Err(());
+        }
+        let number = std::str::from_utf8(bytes).ok().and_then(|t| t.parse().ok()).ok_or(())?;
+        if length.replace(number).is_some_and(|before: u64| before != number) {
+            return Err(());
+        }
+        times += 1;
+    }
+    if let (Some(length), 2..) = (length, times) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn what_connection_lists_goes_but_not_what_routes() {
+        let mut headers = map(&[
+            ("connection", "close, X-Mine, host, x-forwarded-for"),
+            ("x-mine", "1"),
+            ("host", "a"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "secret"),
+            ("upgrade", "h2c"),
+            ("te", "deflate, Trailers"),
+            ("accept", "text/plain"),
+        ]);
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "host", "te", "x-forwarded-for"]);
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn what_stays_keeps_its_order() {
+        let mut headers = map(&[
+            ("connection", "x-mine"),
+            ("x-mine", "1"),
+            ("x-a", "1"),
+            ("x-b", "1"),
+            ("expect", "100-continue"),
+            ("x-a", "2"),
+            ("x-c", "1"),
+            ("te", "trailers"),
+            ("x-d", "1"),
+        ]);
+        strip(&mut headers);
+        remove(&mut headers, &HeaderName::from_static("x-b"));
+        let left: Vec<_> =
+            headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
+        assert_eq!(left, ["x-a=1", "x-a=2", "x-c=1", "te=trailers", "x-d=1"]);
+    }
+
+    #[test]
+    fn lengths_that_differ_or_are_malformed_are_errors() {
+        assert_eq!(content_length(&mut map(&[])), Ok(None));
+        assert_eq!(content_length(&mut map(&[("content-length", "5")])), Ok(Some(5)));
+        let mut twice = map(&[("content-length", "5"), ("content-length", "5")]);
+        assert_eq!(content_length(&mut twice), Ok(Some(5)));
+        assert_eq!(twice.get_all("content-length").iter().count(), 1);
+        for pairs in [
+            &[("content-length", "5"), ("content-length", "6")][..],
+            &[("content-length", "+5")],
+            &[("content-length", "5, 5")],
+            &[("content-length", "")],
+            &[("content-length", "99999999999999999999")],
+        ] {
+            assert_eq!(content_length(&mut map(pairs)), Err(()), "{pairs:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The one body type that goes into the HTTP library, for requests and answers alike.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use strait_engine::BoxBody;
+
+use crate::activity::Active;
+use crate::grpc::body::Messages;
+use crate::http::body::{Cut, Plain};
+
+/// What is sent after a head.
+pub(crate) struct Outgoing {
+    kind: Kind,
+    /// The visitor's connection is busy until the answer has ended.
+    active: Option<Active>,
+    /// A cut of this answer shows only as a reset of the connection (HTTP/1.0).
+    reset_on_cut: bool,
+}
+
+enum Kind {
+    Full(Option<Bytes>),
+    Plain(Plain),
+    Messages(Box<Messages>),
+}
+
+impl Outgoing {
+    fn of(kind: Kind) -> Outgoing {
+        Outgoing { kind, active: None, reset_on_cut: false }
+    }
+
+    /// All of it, known at once.
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Outgoing {
+        let bytes = bytes.into();
+        Outgoing::of(Kind::Full((!bytes.is_empty()).then_some(bytes)))
+    }
+
+    /// A plain body.
+    pub(crate) fn plain(plain: Plain) -> Outgoing {
+        Outgoing::of(Kind::Plain(plain))
+    }
+
+    /// gRPC messages.
+    pub(crate) fn messages(messages: Messages) -> Outgoing {
+        Outgoing::of(Kind::Messages(Box::new(messages)))
+    }
+
+    /// Marks the connection as busy until this body ends.
+    pub(crate) fn active(mut self, active: Active, reset_on_cut: bool) -> Outgoing {
+        self.active = Some(active);
+        self.reset_on_cut = reset_on_cut;
+        self
+    }
+
+    /// The engine's body, when nothing of it was sent.
+    pub(crate) fn into_body(self) -> BoxBody {
+        match self.kind {
+            Kind::Full(_) => Box::new(strait_engine::EmptyBody),
+            Kind::Plain(plain) => plain.into_body(),
+            Kind::Messages(messages) => messages.into_body(),
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = &mut *self;
+        let frame = match &mut this.kind {
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Plain(plain) => plain.poll_frame(cx),
+            Kind::Messages(messages) => messages.poll_frame(cx),
+        };
+        if let (Poll::Ready(Some(Err(cut))), Some(active)) = (&frame, &this.active) {
+            tracing::debug!(%cut, "an answer was cut");
+            if this.reset_on_cut {
+                active.connection().reset_on_close();
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Plain(plain) => plain.is_end(),
+            Kind::Messages(messages) => messages.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Plain(plain) => plain.size_hint(),
+            // gRPC bodies have no Content-Length.
+            Kind::Messages(_) => SizeHint::default(),
+        }
+    }
+}

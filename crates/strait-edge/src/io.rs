@@ -1,0 +1,249 @@
+//! The byte streams that entries accept and backends dial.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
+
+use crate::activity::Activity;
+
+/// How long a connection that is closed before its request was read whole is kept
+/// reading. Closing at once would make the kernel send a reset, which can destroy the
+/// answer on its way to the visitor.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What carries the bytes.
+pub(crate) enum Stream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+}
+
+macro_rules! each {
+    ($self:expr, $io:ident => $body:expr) => {
+        match $self {
+            Stream::Tcp($io) => $body,
+            Stream::Unix($io) => $body,
+            Stream::Tls($io) => $body,
+        }
+    };
+}
+
+/// A connection, with bytes that were read ahead.
+pub(crate) struct Conn {
+    stream: Stream,
+    replay: Bytes,
+    activity: Option<Arc<Activity>>,
+    linger: Option<Pin<Box<Sleep>>>,
+    /// A failed write does not end the connection, see [`Conn::reading_on`].
+    reads_on: bool,
+}
+
+impl Conn {
+    /// A connection whose next bytes are `replay`.
+    pub(crate) fn new(stream: Stream, replay: Bytes) -> Conn {
+        Conn { stream, replay, activity: None, linger: None, reads_on: false }
+    }
+
+    /// The same connection, which reports to `activity`.
+    pub(crate) fn watched(mut self, activity: Arc<Activity>) -> Conn {
+        self.activity = Some(activity);
+        self
+    }
+
+    /// The same connection, where a failed write is left for the read side to find: a
+    /// backend that answers early and closes has its answer waiting there.
+    pub(crate) fn reading_on(mut self) -> Conn {
+        self.reads_on = true;
+        self
+    }
+
+    /// What a write came to. After a failure the reader is the one to end the connection,
+    /// so that no waker is needed.
+    fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match result {
+            Poll::Ready(Err(_)) if self.reads_on => Poll::Pending,
+            result => result,
+        }
+    }
+
+    /// The same connection with `bytes` to be read first, and no longer reporting.
+    pub(crate) fn upgraded(mut self, bytes: Bytes) -> Conn {
+        self.replay = bytes;
+        self.activity = None;
+        self.reads_on = false;
+        self
+    }
+
+    /// The TCP socket underneath, if there is one.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Tcp(tcp) => Some(tcp),
+            Stream::Tls(tls) => Some(tls.get_ref().0),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// Reads on after the write side was shut, until the visitor has seen it.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut scratch = [0; 4096];
+        // Bounded per poll, so that a fast sender cannot hold the thread.
+        for _ in 0..64 {
+            if sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut buf = ReadBuf::new(&mut scratch);
+            match each!(&mut self.stream, io => Pin::new(io).poll_read(cx, &mut buf)) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // An HTTP/1.0 answer without a length ends with the connection: only a reset
+        // lets the visitor tell a cut from the end.
+        if self.activity.as_ref().is_some_and(|a| a.must_reset())
+            && let Some(tcp) = self.tcp()
+        {
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.replay.is_empty() {
+            let n = this.replay.len().min(buf.remaining());
+            buf.put_slice(&this.replay[..n]);
+            this.replay.advance(n);
+            if this.replay.is_empty() {
+                this.replay = Bytes::new();
+            }
+        } else {
+            let before = buf.filled().len();
+            ready!(each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf)))?;
+            if buf.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if let Some(activity) = &this.activity {
+            activity.bytes_came();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf));
+        self.wrote(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs));
+        self.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(&self.stream, io => io.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = each!(&mut self.stream, io => Pin::new(io).poll_flush(cx));
+        self.wrote(result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(each!(&mut this.stream, io => Pin::new(io).poll_shutdown(cx)))?;
+        }
+        if this.activity.as_ref().is_some_and(|a| a.must_linger()) {
+            ready!(this.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// One of several handles to a connection whose directions live in different tasks.
+#[derive(Clone)]
+pub(crate) struct Half(Arc<Mutex<Conn>>);
+
+impl Half {
+    /// A first handle to `conn`.
+    pub(crate) fn new(conn: Conn) -> Half {
+        Half(Arc::new(Mutex::new(conn)))
+    }
+
+    // Held for one poll of the socket, never over an await.
+    fn lock(&self) -> MutexGuard<'_, Conn> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncRead for Half {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.lock()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Half {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.lock()).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.lock()).poll_shutdown(cx)
+    }
+}
+
+/// What every TCP connection gets: no delay, and keep-alive probes that find a peer that
+/// vanished without a word.
+pub(crate) fn tune(tcp: &TcpStream) {
+    let _ = tcp.set_nodelay(true);
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(&probes);
+}

@@ -1,0 +1,279 @@
+//! Entries: ports that take HTTP/1.1, HTTP/2 and WebSocket connections.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use strait_engine::Upstream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::activity::{Activity, Verdict};
+use crate::detect::{self, Version};
+use crate::http::outgoing::Outgoing;
+use crate::io::{Conn, Stream, tune};
+use crate::settings::{Settings, or_never};
+use crate::visit::{Door, visit};
+
+/// A port through which visitors come in.
+#[derive(Clone)]
+pub struct Entry {
+    /// Its name in logs and metrics.
+    pub name: Arc<str>,
+    /// Whoever carries what comes in.
+    pub upstream: Arc<dyn Upstream>,
+    /// Limits and timeouts.
+    pub settings: Arc<Settings>,
+    /// TLS with this configuration, whose ALPN should offer `h2` and `http/1.1`; in clear
+    /// without.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// The tasks of an entry, which end with it.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    kill: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs `task` until it ends or the entry is dropped.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let kill = self.kill.clone();
+        self.tracker.spawn(async move {
+            let _ = kill.run_until_cancelled(task).await;
+        });
+    }
+}
+
+// The streams of an HTTP/2 connection end with the connection's own task.
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.tracker.spawn(task);
+    }
+}
+
+/// Serves `entry` on `listener`. When `drain` is cancelled it accepts no more, lets every
+/// connection finish the requests it has, closes WebSockets with code 1001, and returns
+/// when all are done; the caller bounds that time. Dropping the future ends everything at
+/// once.
+pub async fn serve(listener: TcpListener, entry: Entry, drain: CancellationToken) {
+    let tasks = Tasks { tracker: TaskTracker::new(), kill: CancellationToken::new() };
+    let _end_all = tasks.kill.clone().drop_guard();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                pause = FIRST_PAUSE;
+                tasks.spawn(connection(tcp, peer, entry.clone(), tasks.clone(), drain.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Out of descriptors, most likely: others will be closed in a while.
+                tracing::warn!(entry = %entry.name, %error, "cannot accept connections; trying again");
+                tokio::select! {
+                    () = drain.cancelled() => break,
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(1)),
+                }
+            }
+        }
+    }
+    drop(listener);
+    tasks.tracker.close();
+    tasks.tracker.wait().await;
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Errors of `accept` that concern the accepted connection only.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// One connection, from its first byte on.
+async fn connection(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    entry: Entry,
+    tasks: Tasks,
+    drain: CancellationToken,
+) {
+    tune(&tcp);
+    let opened = tokio::select! {
+        opened = open(tcp, &entry) => opened,
+        // Nothing was asked yet.
+        () = drain.cancelled() => return,
+    };
+    let (conn, version) = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::debug!(entry = %entry.name, %peer, %error, "a connection did not open");
+            return;
+        }
+    };
+    let activity = Activity::new();
+    activity.bytes_came();
+    let conn = TokioIo::new(conn.watched(activity.clone()));
+    let secure = entry.tls.is_some();
+    let settings = entry.settings.clone();
+    let (executor, drained) = (tasks.clone(), drain.clone());
+    let door = Arc::new(Door { entry, peer, secure, activity: activity.clone(), tasks, drain });
+    let service = service_fn(move |request: Request<Incoming>| {
+        let door = door.clone();
+        async move { Ok::<Response<Outgoing>, Infallible>(visit(door, request).await) }
+    });
+    match version {
+        Version::Http1 => {
+            let served = http1(&settings).serve_connection(conn, service).with_upgrades();
+            watch(served, |c| c.graceful_shutdown(), &activity, &settings, true, &drained).await;
+        }
+        Version::Http2 => {
+            let served = http2(&settings, executor).serve_connection(conn, service);
+            watch(served, |c| c.graceful_shutdown(), &activity, &settings, false, &drained).await;
+        }
+    }
+}
+
+/// TLS and the version of HTTP, each within its time.
+async fn open(tcp: TcpStream, entry: &Entry) -> io::Result<Option<(Conn, Version)>> {
+    let settings = &entry.settings;
+    let slow = |_| io::Error::from(io::ErrorKind::TimedOut);
+    if let Some(tls) = &entry.tls {
+        // A peer that says nothing waits in the kernel, not in a TLS state machine.
+        timeout(or_never(settings.first_byte), tcp.readable()).await.map_err(slow)??;
+        let accept = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(tcp);
+        let mut tls = timeout(or_never(settings.headers), accept).await.map_err(slow)??;
+        let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        if http2 {
+            let stream = Stream::Tls(Box::new(tls.into()));
+            return Ok(Some((Conn::new(stream, bytes::Bytes::new()), Version::Http2)));
+        }
+        let Some((version, replay)) = detect_version(&mut tls, settings).await? else {
+            return Ok(None);
+        };
+        let stream = Stream::Tls(Box::new(tls.into()));
+        return Ok(Some((Conn::new(stream, replay), version)));
+    }
+    let mut tcp = tcp;
+    let Some((version, replay)) = detect_version(&mut tcp, settings).await? else {
+        return Ok(None);
+    };
+    Ok(Some((Conn::new(Stream::Tcp(tcp), replay), version)))
+}
+
+async fn detect_version<T: tokio::io::AsyncRead + Unpin>(
+    io: &mut T,
+    settings: &Settings,
+) -> io::Result<Option<(Version, bytes::Bytes)>> {
+    let slow = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let first: Option<BytesMut> =
+        timeout(or_never(settings.first_byte), detect::first_bytes(io)).await.map_err(slow)??;
+    let Some(first) = first else { return Ok(None) };
+    let found =
+        timeout(or_never(settings.headers), detect::version(io, first)).await.map_err(slow)??;
+    Ok(Some(found))
+}
+
+fn http1(settings: &Settings) -> hyper::server::conn::http1::Builder {
+    let mut http1 = hyper::server::conn::http1::Builder::new();
+    // Our own watch tells a slow head from an idle connection; the library's does not.
+    http1.timer(TokioTimer::new()).header_read_timeout(None);
+    http1.max_buf_size((settings.max_header_bytes + settings.max_uri).max(128 << 10));
+    if settings.max_header_fields > 100 {
+        http1.max_headers(settings.max_header_fields);
+    }
+    http1
+}
+
+/// Window of one HTTP/2 stream in bytes.
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+/// Requests open at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+
+fn http2(settings: &Settings, tasks: Tasks) -> hyper::server::conn::http2::Builder<Tasks> {
+    let mut http2 = hyper::server::conn::http2::Builder::new(tasks);
+    http2
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        // Enough for every stream's window: a stalled upload never stalls another.
+        .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(128 << 10)
+        .max_header_list_size(
+            u32::try_from(
+                settings.max_header_bytes + 32 * settings.max_header_fields + settings.max_uri,
+            )
+            .unwrap_or(u32::MAX),
+        )
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    http2
+}
+
+/// Drives a connection to its end, under the eyes of its timeouts and of the drain.
+async fn watch<C, E>(
+    served: C,
+    shut: impl Fn(Pin<&mut C>),
+    activity: &Activity,
+    settings: &Settings,
+    heads: bool,
+    drain: &CancellationToken,
+) where
+    C: Future<Output = Result<(), E>>,
+    E: std::fmt::Display,
+{
+    let mut served = pin!(served);
+    let first = match activity.verdict(settings, heads) {
+        Verdict::Fine(time) => time,
+        _ => Duration::ZERO,
+    };
+    let mut check = pin!(tokio::time::sleep(first));
+    let (mut draining, mut told) = (false, false);
+    loop {
+        tokio::select! {
+            biased;
+            result = served.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a visitor's connection ended");
+                }
+                return;
+            }
+            () = drain.cancelled(), if !draining => {
+                draining = true;
+                shut(served.as_mut());
+            }
+            () = check.as_mut() => {
+                let next = match activity.verdict(settings, heads) {
+                    Verdict::Fine(next) => next,
+                    Verdict::SlowHead => return,
+                    // Told to go before, and still here.
+                    Verdict::Idle if told => return,
+                    Verdict::Idle => {
+                        told = true;
+                        shut(served.as_mut());
+                        Duration::from_secs(2)
+                    }
+                };
+                check.as_mut().reset(tokio::time::Instant::now() + next);
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One request at an entry, from its head to its answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use strait_engine::{Answer, Context, Exchange, Fault, Origin, Protocol, RequestId, fault};
+use tokio_util::sync::CancellationToken;
+
+use crate::activity::{Active, Activity};
+use crate::classify::{self, Classified, Refusal, classify};
+use crate::http::outgoing::Outgoing;
+use crate::listen::{Entry, Tasks};
+use crate::{forwarded, grpc, http as plain, websocket};
+
+/// What is known about a visitor's connection.
+pub(crate) struct Door {
+    pub(crate) entry: Entry,
+    pub(crate) peer: SocketAddr,
+    pub(crate) secure: bool,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) tasks: Tasks,
+    pub(crate) drain: CancellationToken,
+}
+
+/// What is known about a visitor's request beside its exchange.
+pub(crate) struct Visit {
+    pub(crate) door: Arc<Door>,
+    pub(crate) active: Active,
+    pub(crate) id: RequestId,
+    pub(crate) version: Version,
+    pub(crate) is_head: bool,
+    /// Refusing this request leaves the connection in an unknown state.
+    must_close: bool,
+}
+
+impl Visit {
+    /// The answer with this body, which keeps the connection busy until its end.
+    pub(crate) fn respond(
+        self,
+        status: StatusCode,
+        headers: http::HeaderMap,
+        body: Outgoing,
+        ends_with_connection: bool,
+    ) -> Response<Outgoing> {
+        let reset_on_cut = ends_with_connection && self.version == Version::HTTP_10;
+        let mut response = Response::new(body.active(self.active, reset_on_cut));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// The answer of our own that tells of `fault`.
+    pub(crate) fn refuse(self, fault: &Fault) -> Response<Outgoing> {
+        tracing::debug!(id = %self.id, %fault, "a request was refused");
+        let status = fault.face().status();
+        let text = fault::line(fault.reason, &self.id);
+        let close = self.must_close && status.is_client_error();
+        let mut response = self.tell(status, text, fault.reason.as_str(), close);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    fn tell(
+        self,
+        status: StatusCode,
+        text: String,
+        kind: &'static str,
+        close: bool,
+    ) -> Response<Outgoing> {
+        let mut headers = http::HeaderMap::with_capacity(4);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(X_STRAIT_ERROR, HeaderValue::from_static(kind));
+        if close && self.version < Version::HTTP_2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.respond(status, headers, Outgoing::full(text), false)
+    }
+
+    fn refuse_method(self) -> Response<Outgoing> {
+        let text = format!("bad_request: CONNECT and TRACE are not served (request {})\n", self.id);
+        let mut response = self.tell(StatusCode::METHOD_NOT_ALLOWED, text, "bad_request", true);
+        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+        response.headers_mut().insert(http::header::ALLOW, allowed);
+        response
+    }
+
+    fn refuse_version(self) -> Response<Outgoing> {
+        let text = format!(
+            "bad_request: this WebSocket version is not served; use 13 (request {})\n",
+            self.id
+        );
+        let mut response = self.tell(StatusCode::UPGRADE_REQUIRED, text, "bad_request", false);
+        let headers = response.headers_mut();
+        headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
+        // RFC 9110 15.5.22: a 426 names the protocol to upgrade to.
+        headers.insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        response
+    }
+}
+
+/// The header that names the kind of fault on answers of our own.
+pub(crate) const X_STRAIT_ERROR: HeaderName = HeaderName::from_static("x-strait-error");
+
+/// Answers one request.
+pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Response<Outgoing> {
+    let (mut parts, body) = request.into_parts();
+    let mut visit = Visit {
+        active: door.activity.request(),
+        id: RequestId::new(),
+        version: parts.version,
+        is_head: parts.method == http::Method::HEAD,
+        must_close: classify::must_close(&parts.headers),
+        door,
+    };
+    let looks_like_grpc = visit.version == Version::HTTP_2 && classify::is_grpc(&parts.headers);
+    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let websocket_key = parts.headers.get("sec-websocket-key").cloned();
+    let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
+    let settings = &visit.door.entry.settings;
+    let Classified { protocol, mut head, length } = match classify(parts, &scheme, settings) {
+        Ok(classified) => classified,
+        Err(Refusal::Fault(fault)) if looks_like_grpc => return grpc::entry::refuse(visit, &fault),
+        Err(Refusal::Fault(fault)) => {
+            visit.must_close = true;
+            return visit.refuse(&fault);
+        }
+        Err(Refusal::Method) => return visit.refuse_method(),
+        Err(Refusal::WebSocketVersion) => return visit.refuse_version(),
+    };
+    let origin = Origin::Entry(visit.door.entry.name.clone());
+    let mut context = Context::new(protocol, origin, Some(visit.door.peer));
+    context.id = visit.id;
+    context.trace = forwarded::trace(&mut head.headers);
+    context.urgency = classify::urgency(&head.headers);
+    let word = if visit.door.secure { "https" } else { "http" };
+    forwarded::set(&mut head.headers, visit.door.peer.ip(), word, &head.authority, settings);
+    let request = Requested { head, context, length };
+    match protocol {
+        Protocol::Http => plain::entry::carry(visit, request, body).await,
+        Protocol::Grpc => grpc::entry::carry(visit, request, body).await,
+        Protocol::WebSocket => {
+            websocket::entry::carry(visit, request, upgrade, websocket_key).await
+        }
+    }
+}
+
+/// A request that was found valid.
+pub(crate) struct Requested {
+    pub(crate) head: strait_engine::RequestHead,
+    pub(crate) context: Context,
+    pub(crate) length: Option<u64>,
+}
+
+impl Requested {
+    /// The exchange with this body.
+    pub(crate) fn exchange(self, body: strait_engine::BoxBody) -> Exchange {
+        Exchange { head: Arc::new(self.head), context: self.context, body }
+    }
+}
+
+/// Carries `exchange` to its answer; at the latest when its deadline passes.
+pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, Fault> {
+    let deadline: Option<Instant> = exchange.context.deadline;
+    let carried = visit.door.entry.upstream.carry(exchange);
+    let result = match deadline {
+        None => carried.await,
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), carried).await {
+            Ok(result) => result,
+            Err(_) => return Err(Fault::new(strait_engine::Reason::Deadline)),
+        },
+    };
+    result.map_err(|failure| failure.fault)
+}

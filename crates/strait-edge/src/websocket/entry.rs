@@ -1,0 +1,121 @@
+//! WebSocket at an entry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use strait_engine::{Answer, BoxBody, Fault, Reason, next_part};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::hop::strip;
+use crate::http::outgoing::Outgoing;
+use crate::io::{Conn, Half};
+use crate::settings::or_never;
+use crate::visit::{Requested, Visit, carry as carry_visit};
+use crate::websocket::frame::{Cutter, Rules, Writer};
+use crate::websocket::handshake;
+use crate::websocket::read::{Frames, Link};
+use crate::websocket::write::{End, Pump};
+
+/// Carries a handshake and, when it is accepted, the frames after it.
+pub(crate) async fn carry(
+    visit: Visit,
+    request: Requested,
+    upgrade: Option<OnUpgrade>,
+    key: Option<HeaderValue>,
+) -> Response<Outgoing> {
+    let (Some(upgrade), Some(key)) = (upgrade, key) else {
+        let fault = Fault::because(Reason::Internal, "a checked handshake without an upgrade");
+        return visit.refuse(&fault);
+    };
+    let link = Arc::new(Link::default());
+    let (socket, waiting) = oneshot::channel();
+    let frames = Frames::of_visitor(waiting, link.clone());
+    let answer = match carry_visit(&visit, request.exchange(Box::new(frames))).await {
+        Ok(answer) => answer,
+        Err(fault) => return visit.refuse(&fault),
+    };
+    if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
+        drop(socket);
+        return crate::http::entry::respond(visit, answer).await;
+    }
+    let Answer { head, body } = answer;
+    let mut headers: HeaderMap = head.headers;
+    strip(&mut headers);
+    handshake::strip_leg(&mut headers);
+    let settings = &visit.door.entry.settings;
+    let relay = Relay {
+        upgrade,
+        body,
+        socket,
+        link,
+        extended: handshake::extended(&headers),
+        max_message: settings.max_message,
+        close_wait: or_never(settings.close_wait),
+        drain: visit.door.drain.clone(),
+    };
+    visit.door.tasks.spawn(relay.run());
+    handshake::upgrade(&mut headers);
+    headers.insert(http::header::SEC_WEBSOCKET_ACCEPT, handshake::accept(key.as_bytes()));
+    visit.respond(StatusCode::SWITCHING_PROTOCOLS, headers, Outgoing::full(""), false)
+}
+
+/// An accepted socket; it lives in a task of its own until both directions are over.
+struct Relay {
+    upgrade: OnUpgrade,
+    body: BoxBody,
+    socket: oneshot::Sender<(Half, Cutter)>,
+    link: Arc<Link>,
+    extended: bool,
+    max_message: u64,
+    close_wait: Duration,
+    drain: CancellationToken,
+}
+
+impl Relay {
+    async fn run(self) {
+        let Relay { upgrade, mut body, socket, link, .. } = self;
+        let Some(conn) = upgraded(upgrade).await else { return };
+        let half = Half::new(conn);
+        let rules = |blame| Rules::new(self.extended, self.max_message, blame);
+        let cutter = Cutter::new(rules(Reason::BadRequest), true);
+        // Nobody waits for it only when the exchange is over already.
+        let _ = socket.send((half.clone(), cutter));
+        let mut pump = Pump::new(half, Writer::new(rules(Reason::Protocol), false));
+        let end = tokio::select! {
+            biased;
+            end = pump.run(&mut body) => Ok(end),
+            fault = link.failed() => Err(fault),
+            () = self.drain.cancelled() => Err(Fault::new(Reason::Draining)),
+        };
+        match end {
+            Ok(End::Closed) => {
+                // The visitor's close frame, if it is still to come, travels meanwhile;
+                // the upstream ends this body when the backend has it.
+                let rest = async { while let Some(Ok(_)) = next_part(&mut body).await {} };
+                let _ = tokio::time::timeout(self.close_wait, rest).await;
+            }
+            Ok(End::Fault(fault)) | Err(fault) => {
+                tracing::debug!(%fault, "a WebSocket was cut");
+                drop(body);
+                pump.close_for(&fault).await;
+            }
+            Ok(End::Ended) => {}
+            Ok(End::Broken(error)) => {
+                tracing::debug!(%error, "a visitor's socket broke");
+                return;
+            }
+        }
+        pump.shutdown().await;
+    }
+}
+
+/// The connection after the 101 was written.
+async fn upgraded(upgrade: OnUpgrade) -> Option<Conn> {
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Conn>>().ok()?;
+    Some(parts.io.into_inner().upgraded(parts.read_buf))
+}

@@ -1,0 +1,227 @@
+//! Whatever breaks off is seen as broken off, on both legs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::Frame;
+use http_body_util::BodyExt;
+use strait_edge::Settings;
+use strait_engine::{Carried, Exchange, Upstream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::{
+    Service, Visitor, backend, channel, door, door_to, full, raw_exchange, raw_service, read_until,
+    soon, until,
+};
+
+/// A service that reads a request head, answers with these bytes and then closes.
+async fn answers(bytes: &'static [u8]) -> Service {
+    raw_service(move |mut tcp, _| async move {
+        read_until(&mut tcp, "\r\n\r\n").await;
+        let _ = tcp.write_all(bytes).await;
+        let _ = tcp.shutdown().await;
+        let _ = tcp.read(&mut [0; 16]).await;
+    })
+    .await
+}
+
+const CUTS: [&[u8]; 2] = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n",
+];
+
+#[tokio::test]
+async fn a_cut_answer_is_seen_as_cut() {
+    for bytes in CUTS {
+        let service = answers(bytes).await;
+        let door = door("http", &service, Settings::default()).await;
+        for http2 in [false, true] {
+            let mut visitor = Visitor::new(door.address, http2).await;
+            let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            let error = soon(answer.into_body().collect()).await.expect_err("cut");
+            if http2 {
+                let mut cause = std::error::Error::source(&error);
+                let mut reason = None;
+                while let Some(next) = cause {
+                    reason =
+                        reason.or(next.downcast_ref::<h2::Error>().and_then(h2::Error::reason));
+                    cause = next.source();
+                }
+                assert_eq!(reason, Some(h2::Reason::INTERNAL_ERROR));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cut_answer_to_http_1_0_is_a_reset() {
+    let service = answers(CUTS[1]).await;
+    let door = door("http", &service, Settings::default()).await;
+    let mut tcp = TcpStream::connect(door.address).await.unwrap();
+    tcp.write_all(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    let error = soon(tcp.read_to_end(&mut seen)).await.expect_err("a clean end would be a lie");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn faults_before_the_head_are_answers() {
+    let cases: [(&'static [u8], u16, &str); 8] = [
+        (b"", 502, "backend_reset"),
+        (b"HTTP/1.1 200", 502, "backend_reset"),
+        (b"nonsense\r\n\r\n", 502, "backend_invalid"),
+        (b"HTTP/1.1 099 No\r\n\r\n", 502, "backend_invalid"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            502,
+            "backend_invalid",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+            502,
+            "backend_invalid",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nx", 502, "backend_invalid"),
+        (b"HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n", 502, "backend_invalid"),
+    ];
+    for (bytes, status, kind) in cases {
+        let service = answers(bytes).await;
+        let door = door("http", &service, Settings::default()).await;
+        for http2 in [false, true] {
+            let mut visitor = Visitor::new(door.address, http2).await;
+            let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+            let what = String::from_utf8_lossy(bytes);
+            assert_eq!(answer.status(), status, "{what}");
+            assert_eq!(answer.headers()["x-strait-error"], kind, "{what}");
+            let text = soon(answer.into_body().collect()).await.unwrap().to_bytes();
+            let text = std::str::from_utf8(&text).unwrap();
+            assert!(text.starts_with(&format!("{kind}: ")) && text.ends_with(")\n"), "{text}");
+            assert!(!text.contains("127.0.0.1"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_gives_the_exchange_back() {
+    struct Check(strait_edge::Backend);
+    impl Upstream for Check {
+        fn carry(&self, exchange: Exchange) -> Carried<'_> {
+            Box::pin(async move {
+                let result = self.0.carry(exchange).await;
+                if let Err(failure) = &result {
+                    assert!(failure.fault.retry_safe);
+                    let back = failure.untouched.as_ref().expect("nothing was sent");
+                    assert_eq!(back.body.size(), Some(4));
+                }
+                result
+            })
+        }
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let check = Check(backend(&address, Settings::default()));
+    let door = door_to(Arc::new(check), Settings::default()).await;
+    let mut visitor = Visitor::new(door.address, false).await;
+    let answer = visitor.send(visitor.request("POST", "/", full("body"))).await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.headers()["x-strait-error"], "backend_refused");
+}
+
+#[tokio::test]
+async fn a_silent_backend_is_a_timeout() {
+    let service = raw_service(|mut tcp, _| async move {
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let settings = Settings { answer_head: Duration::from_millis(100), ..Settings::default() };
+    let door = door("http", &service, settings).await;
+    let mut visitor = Visitor::new(door.address, false).await;
+    let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+    assert_eq!(answer.status(), 504);
+    assert_eq!(answer.headers()["x-strait-error"], "backend_timeout");
+    until("the backend is let go", || service.open.load(SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_backend_closed_unseen_is_replaced() {
+    // Each connection serves one request and dies when the next one comes.
+    let service = raw_service(|mut tcp, _| async move {
+        read_until(&mut tcp, "\r\n\r\n").await;
+        tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        let _ = tcp.read(&mut [0; 1]).await;
+    })
+    .await;
+    let door = door("http", &service, Settings::default()).await;
+    let mut visitor = Visitor::new(door.address, false).await;
+    for _ in 0..5 {
+        let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), "ok");
+    }
+    // What is not safe to do twice is not done twice.
+    let answer = visitor.send(visitor.request("POST", "/", full("once"))).await;
+    assert_eq!(answer.status(), 502);
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_takes_the_backend_request_along() {
+    for (http2, when) in [
+        (false, "head"),
+        (true, "head"),
+        (false, "body"),
+        (true, "body"),
+        (false, "upload"),
+        (true, "upload"),
+    ] {
+        let service = raw_service(move |mut tcp, _| async move {
+            read_until(&mut tcp, "\r\n\r\n").await;
+            if when == "body" {
+                let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12").await;
+            }
+            // Until the connection is closed from the other side.
+            let _ = tcp.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let door = door("http", &service, Settings::default()).await;
+        let mut visitor = Visitor::new(door.address, http2).await;
+        let (tx, streamed) = channel();
+        let body = if when == "upload" { streamed } else { full("") };
+        let request = visitor.request("POST", "/", body);
+        let mut sending = Box::pin(visitor.try_send(request));
+        let held = match when {
+            "body" => Some(soon(&mut sending).await.unwrap()),
+            _ => {
+                let _ = tx.try_send(Ok(Frame::data(Bytes::from_static(b"some"))));
+                let _ = tokio::time::timeout(Duration::from_millis(100), &mut sending).await;
+                None
+            }
+        };
+        until("the backend has the request", || service.open.load(SeqCst) == 1).await;
+        drop((sending, held));
+        if !http2 {
+            drop(visitor);
+        }
+        until(when, || service.open.load(SeqCst) == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_stops_sending_is_not_waited_for() {
+    let service = raw_service(|mut tcp, _| async move {
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let settings = Settings { body_idle: Duration::from_millis(100), ..Settings::default() };
+    let door = door("http", &service, settings).await;
+    let answer =
+        raw_exchange(door.address, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
+            .await;
+    assert!(answer.starts_with("HTTP/1.1 499"), "{answer}");
+    until("the backend is let go", || service.open.load(SeqCst) == 0).await;
+}

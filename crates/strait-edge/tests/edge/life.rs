@@ -1,0 +1,151 @@
+//! Timeouts, draining, and connections that come and go.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use http::Response;
+use http_body_util::BodyExt;
+use strait_edge::Settings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::{
+    Visitor, channel, door, full, http_service, raw_service, read_until, soon, until,
+};
+
+#[tokio::test]
+async fn silent_slow_and_idle_visitors_are_let_go() {
+    let service = http_service(false, |_| async { Response::new(full("fine")) }).await;
+    let short = Duration::from_millis(150);
+    let settings = Settings { first_byte: short, headers: short, ..Settings::default() };
+    let gate = door("http", &service, settings).await;
+    for begin in ["", "P", "GET / HTTP/1.1\r\nHost: a\r\n", "PRI * HTTP/2.0\r\n"] {
+        let mut tcp = TcpStream::connect(gate.address).await.unwrap();
+        let _ = tcp.write_all(begin.as_bytes()).await;
+        let mut rest = Vec::new();
+        soon(tcp.read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.is_empty(), "{begin:?}: {}", String::from_utf8_lossy(&rest));
+    }
+    let settings = Settings { keep_alive_idle: short, ..Settings::default() };
+    let gate = door("http", &service, settings).await;
+    let mut idle = TcpStream::connect(gate.address).await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_until(&mut idle, "fine").await;
+    soon(idle.read_to_end(&mut Vec::new())).await.unwrap();
+    let settings = Settings { headers: short, ..Settings::default() };
+    let gate = door("http", &service, settings).await;
+    let mut second = TcpStream::connect(gate.address).await.unwrap();
+    second.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_until(&mut second, "fine").await;
+    second.write_all(b"GET / HTTP").await.unwrap();
+    soon(second.read_to_end(&mut Vec::new())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_long_request_is_not_idle() {
+    let service = http_service(false, |_| async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        Response::new(full("late"))
+    })
+    .await;
+    let short = Duration::from_millis(500);
+    let settings = Settings { headers: short, keep_alive_idle: short, ..Settings::default() };
+    let door = door("http", &service, settings).await;
+    for http2 in [false, true] {
+        let mut visitor = Visitor::new(door.address, http2).await;
+        let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+        assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), "late");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_has_begun_and_takes_nothing_new() {
+    let (tx, body) = channel();
+    let body = Arc::new(std::sync::Mutex::new(Some(body)));
+    let service = http_service(false, move |_| {
+        let body = body.lock().unwrap().take();
+        async move { Response::new(body.unwrap_or_else(|| full("fine"))) }
+    })
+    .await;
+    for http2 in [false, true] {
+        let mut door = door("http", &service, Settings::default()).await;
+        let mut idle = TcpStream::connect(door.address).await.unwrap();
+        let mut busy = Visitor::new(door.address, http2).await;
+        let answer = busy.send(busy.request("GET", "/", full(""))).await;
+        door.drain.cancel();
+        soon(idle.read_to_end(&mut Vec::new())).await.unwrap();
+        until("the port is closed", || std::net::TcpStream::connect(door.address).is_err()).await;
+        if !http2 {
+            assert!(!door.served.0.is_finished(), "a request is still going on");
+            tx.send(Ok(http_body::Frame::data("rest".into()))).await.unwrap();
+            let mut body = answer.into_body();
+            let seen = soon(body.frame()).await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(seen, "rest");
+            // The end of the answer is the end of the service's channel.
+            drop(body);
+        } else {
+            soon(answer.into_body().collect()).await.unwrap();
+        }
+        soon(&mut door.served.0).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_entry_ends_everything() {
+    let service = raw_service(|mut tcp, _| async move {
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let door = door("http", &service, Settings::default()).await;
+    let mut tcp = TcpStream::connect(door.address).await.unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until("the backend has it", || service.open.load(SeqCst) == 1).await;
+    drop(door);
+    let _ = soon(tcp.read_to_end(&mut Vec::new())).await;
+    until("the backend is let go", || service.open.load(SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn unused_connections_to_a_backend_are_closed() {
+    for (http2, scheme) in [(false, "http"), (true, "h2c")] {
+        let service = http_service(http2, |_| async { Response::new(full("fine")) }).await;
+        let settings = Settings { backend_idle: Duration::from_millis(100), ..Settings::default() };
+        let door = door(scheme, &service, settings).await;
+        let mut visitor = Visitor::new(door.address, false).await;
+        for turn in 1..3 {
+            let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+            soon(answer.into_body().collect()).await.unwrap();
+            assert_eq!(service.connections.load(SeqCst), turn);
+            until("the unused connection is closed", || service.open.load(SeqCst) == 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_at_once_share_connections_and_none_is_mixed_up() {
+    for (service_http2, scheme) in [(false, "http"), (true, "h2c")] {
+        let service = http_service(service_http2, |request: http::Request<_>| async move {
+            Response::new(full(request.uri().path().to_owned()))
+        })
+        .await;
+        let door = door(scheme, &service, Settings::default()).await;
+        let mut all = tokio::task::JoinSet::new();
+        for worker in 0..20 {
+            let address = door.address;
+            all.spawn(async move {
+                let mut visitor = Visitor::new(address, worker % 2 == 0).await;
+                for turn in 0..50 {
+                    let path = format!("/{worker}/{turn}");
+                    let answer = visitor.send(visitor.request("GET", &path, full(""))).await;
+                    assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), path);
+                }
+            });
+        }
+        while let Some(done) = all.join_next().await {
+            done.unwrap();
+        }
+        let connections = service.connections.load(SeqCst);
+        assert!(connections <= if service_http2 { 2 } else { 40 }, "{connections} connections");
+    }
+}

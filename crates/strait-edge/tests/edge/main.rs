@@ -1,0 +1,12 @@
+//! Entry, then backend, then a service: what goes in comes out, and what breaks shows.
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, missing_docs)]
+
+mod break_off;
+mod grpc;
+mod hostile;
+mod http;
+mod life;
+mod secure;
+mod upstream;
+mod websocket;
+mod world;

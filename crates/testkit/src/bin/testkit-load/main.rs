@@ -1,0 +1,47 @@
+//! A backend and a load generator that are fast enough not to be what is measured.
+//!
+//! Each answer of the backend carries a digest of its whole request, so the generator can
+//! tell an answer that was lost from one that was mixed up with another.
+
+mod callers;
+mod serve;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: testkit-load serve ADDR
+       testkit-load run [--h2] --requests N --concurrency N http://ADDR/PATH
+
+  serve   answers HTTP/1.1 and HTTP/2 without TLS:
+            /…/small       1 KiB
+            /…/wait?ms=N   after N milliseconds
+            anything else  the SHA-256 of method, target and body, in hexadecimal
+  run     sends N small POSTs, each different, and checks the digest in each answer;
+          prints one line of JSON and fails unless every answer was right
+";
+
+/// What any part of this program may fail with.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match (runtime, words.split_first()) {
+        (Ok(runtime), Some((word, rest))) if word == "serve" => {
+            runtime.block_on(serve::serve(rest)).map(|()| true)
+        }
+        (Ok(runtime), Some((word, rest))) if word == "run" => {
+            callers::Plan::parse(rest).and_then(|plan| runtime.block_on(callers::run(plan)))
+        }
+        (Err(error), _) => Err(error.into()),
+        _ => Err(HELP.into()),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}

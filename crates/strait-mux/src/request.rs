@@ -196,6 +196,8 @@ impl Mux {
             self.control.push_back(Frame::Reset(Reset { no, reason, retry_safe, message }));
         }
         self.wake(no);
+        // Whoever cuts what nobody holds any more leaves nothing behind.
+        self.settle(no);
     }
 
     /// The driver drops its reading handle. An opener that leaves before the answer's end

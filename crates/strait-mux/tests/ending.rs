@@ -331,3 +331,16 @@ fn what_the_peer_would_call_a_violation_is_not_sent() {
     node.drop_handles(no);
     node.is_empty();
 }
+
+#[test]
+fn a_request_that_nobody_holds_can_still_be_cut() {
+    let mut node = Node::new();
+    let no = StreamNo(2);
+    node.give(Frame::Stream(open(2, true)));
+    node.mux.respond(no, ok()).expect("open");
+    node.mux.finish(no, None).expect("open");
+    node.drop_handles(no);
+    assert_eq!(node.mux.pending(), 1, "its answer is still to be sent");
+    node.mux.reset(no, Reason::Internal, false, "");
+    node.is_empty();
+}

@@ -212,7 +212,7 @@ fn run(settings: Settings, limit: usize, steps: Vec<Step>) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_500),
+        cases: common::cases(1_500),
         max_shrink_iters: 20_000,
         rng_algorithm: RngAlgorithm::XorShift,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),

@@ -20,6 +20,11 @@ pub(crate) struct Node {
     pub(crate) budget: Budget,
 }
 
+/// How many cases to try: `usual`, unless `PROPTEST_CASES` says.
+pub(crate) fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
 /// A Hello that allows as much as ours by default.
 pub(crate) fn hello() -> Hello {
     Hello {

@@ -37,6 +37,8 @@ pub(crate) struct Request {
     pub(crate) accepted: bool,
     /// The answering application said that a retry is safe.
     pub(crate) excused: bool,
+    /// An application reset it or dropped a handle: it may be cut.
+    pub(crate) touched: bool,
     /// The opener was told that a retry is safe.
     pub(crate) retry_safe: bool,
 }

@@ -4,6 +4,7 @@
 //!
 //! `PROPTEST_CASES` says how many cases to try; the default is meant for every build.
 
+mod app;
 mod check;
 mod ledger;
 mod ops;

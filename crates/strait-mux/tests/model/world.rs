@@ -1,37 +1,15 @@
-//! Two muxes, their applications and the wire between them.
+//! Two muxes, the wire between them, and what happens to both.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, uri::Scheme};
-use strait_mux::{Budget, Event, Gone, Mux, Taken};
-use strait_wire::{
-    Frame, Hello, Opening, Protocol, Reason, RequestHead, RequestId, ResponseHead, Side, StreamNo,
-    codec,
-};
+use bytes::BytesMut;
+use strait_mux::{Budget, Event, Mux};
+use strait_wire::{Frame, Hello, Reason, Side, StreamNo, codec};
 
+use crate::app::App;
 use crate::ledger::Request;
 use crate::ops::{Op, Plan};
-
-/// The handles that an application holds on one request at one end.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct App {
-    pub(crate) no: StreamNo,
-    pub(crate) ours: bool,
-    pub(crate) protocol: Protocol,
-    pub(crate) reader: bool,
-    pub(crate) writer: bool,
-    pub(crate) responded: bool,
-    pub(crate) finished: bool,
-    /// Told that there is no room, and not yet that there is some.
-    pub(crate) blocked: bool,
-    /// Told that there is nothing to read, and not yet that there is some.
-    pub(crate) waiting: bool,
-    pub(crate) ended: bool,
-    pub(crate) gone: Option<Gone>,
-}
 
 pub(crate) struct End {
     pub(crate) mux: Mux,
@@ -52,34 +30,6 @@ pub(crate) struct World {
 }
 
 const SIDES: [Side; 2] = [Side::Dialer, Side::Listener];
-
-fn head(size: usize) -> RequestHead {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_bytes(&vec![b'h'; size]) {
-        headers.insert("x-filler", value);
-    }
-    RequestHead {
-        method: Method::POST,
-        scheme: Scheme::HTTP,
-        authority: Bytes::from_static(b"example.org"),
-        path: Bytes::from_static(b"/a"),
-        headers,
-    }
-}
-
-fn opening(size: usize) -> Opening {
-    Opening {
-        id: Some(RequestId::new()),
-        client_id: String::new(),
-        trace: String::new(),
-        deadline: None,
-        hops: 0,
-        urgency: (size % 8) as u8,
-        service: String::new(),
-        answer_credit: 0,
-        head: Arc::new(head(size)),
-    }
-}
 
 impl World {
     pub(crate) fn new(plan: &Plan) -> World {
@@ -129,6 +79,7 @@ impl World {
                 if retry_safe && let Some(request) = world.ledger.get_mut(&app.no) {
                     request.excused = true;
                 }
+                world.touch(app.no);
                 world.ends[side].mux.reset(app.no, Reason::BackendReset, retry_safe, "");
             }),
             Op::DropReader { side, pick } => self.each(side, pick, Self::drop_reader),
@@ -145,148 +96,15 @@ impl World {
         self.hear();
     }
 
+    pub(crate) fn touch(&mut self, no: StreamNo) {
+        self.ledger.get_mut(&no).expect("known").touched = true;
+    }
+
     fn each(&mut self, side: usize, pick: usize, act: impl FnOnce(&mut World, usize, usize)) {
         let held = self.ends[side].apps.len();
         if held > 0 {
             act(self, side, pick % held);
         }
-    }
-
-    fn open(&mut self, side: usize, protocol: u8, body: bool, head: usize) {
-        let protocol = Protocol::ALL[usize::from(protocol)];
-        let end = &mut self.ends[side];
-        let Ok(no) = end.mux.open(opening(head), protocol, !body) else { return };
-        let mut request = Request::new(no.0 * 2);
-        request.halves[0].finished = !body;
-        self.ledger.insert(no, request);
-        let app = App::new(no, true, protocol);
-        end.apps.push(App { responded: true, finished: !body, writer: body, ..app });
-        if !body {
-            end.mux.drop_writer(no);
-        }
-    }
-
-    pub(crate) fn respond(&mut self, side: usize, at: usize) {
-        let app = self.ends[side].apps[at];
-        if app.responded || !app.writer {
-            return;
-        }
-        let status = if app.protocol == Protocol::WebSocket { 101 } else { 200 };
-        let status = StatusCode::from_u16(status).unwrap_or_default();
-        let head = ResponseHead { status, headers: HeaderMap::new() };
-        if self.ends[side].mux.respond(app.no, head).is_ok() {
-            self.ends[side].apps[at].responded = true;
-        }
-    }
-
-    pub(crate) fn push(&mut self, side: usize, at: usize, size: usize, shape: u8) {
-        let end = &mut self.ends[side];
-        let app = &mut end.apps[at];
-        if !app.writer || !app.responded || app.finished || app.blocked {
-            return;
-        }
-        match end.mux.room(app.no) {
-            Ok(0) => app.blocked = true,
-            Ok(_) => {
-                let half = &mut self.ledger.get_mut(&app.no).expect("known").halves[app.sends()];
-                let data = half.piece(size, shape, app.protocol != Protocol::Http);
-                if end.mux.push(app.no, data.clone()).is_ok() {
-                    half.pushed(&data);
-                }
-            }
-            Err(_) => {}
-        }
-    }
-
-    pub(crate) fn end(&mut self, side: usize, at: usize, trailers: bool) {
-        let end = &mut self.ends[side];
-        let app = &mut end.apps[at];
-        if !app.writer || !app.responded || app.finished {
-            return;
-        }
-        let half = &mut self.ledger.get_mut(&app.no).expect("known").halves[app.sends()];
-        // Trailers exist where the protocol has them.
-        let has = match app.protocol {
-            Protocol::Http => true,
-            Protocol::Grpc => !app.ours,
-            Protocol::WebSocket => false,
-        };
-        let value = (trailers && has).then(|| half.trailers_value());
-        let map =
-            value.map(|v| HeaderMap::from_iter([("x-sum".parse().expect("a name"), v.into())]));
-        if end.mux.finish(app.no, map).is_ok() {
-            half.finished(value);
-            app.finished = true;
-        }
-    }
-
-    /// Takes one part; whether there was one.
-    pub(crate) fn take(&mut self, side: usize, at: usize) -> bool {
-        let now = self.now;
-        let end = &mut self.ends[side];
-        let app = &mut end.apps[at];
-        if !app.reader {
-            return false;
-        }
-        let taken = end.mux.take(app.no, now);
-        app.waiting = matches!(taken, Taken::Pending);
-        let request = self.ledger.get_mut(&app.no).expect("known");
-        let half = &mut request.halves[1 - app.sends()];
-        let over = app.ended || app.gone.is_some();
-        let (more, outcome) = match taken {
-            Taken::Head(_) if half.got_head || !app.ours => (true, Err("a second head".into())),
-            Taken::Head(_) => {
-                half.got_head = true;
-                (true, Ok(()))
-            }
-            Taken::Data(_) | Taken::Trailers(_) if over => (true, Err("more after the end".into())),
-            Taken::Data(data) => (true, half.took(&data)),
-            Taken::Trailers(map) => {
-                let value = map.get("x-sum").and_then(|v| v.to_str().ok()?.parse().ok());
-                (true, half.took_trailers(value.unwrap_or(u64::MAX)))
-            }
-            Taken::End if app.gone.is_some() => (false, Err("an end after a cut".into())),
-            Taken::End if app.ended => (false, Ok(())),
-            Taken::End => {
-                app.ended = true;
-                (false, half.took_end())
-            }
-            Taken::Pending if over => (false, Err("waiting after the end".into())),
-            Taken::Pending => (false, Ok(())),
-            Taken::Gone(_) if app.ended => (false, Err("a cut after the end".into())),
-            Taken::Gone(gone) => {
-                app.gone = Some(gone);
-                let unsafe_ = gone.retry_safe && app.ours && request.accepted && !request.excused;
-                request.retry_safe |= gone.retry_safe && app.ours && !request.excused;
-                let wrong = "called safe to retry although the peer had accepted it";
-                (false, if unsafe_ { Err(wrong.into()) } else { Ok(()) })
-            }
-        };
-        let no = app.no;
-        self.note(outcome.map_err(|what| format!("request {no} at {side}: {what}")));
-        more
-    }
-
-    pub(crate) fn drop_reader(&mut self, side: usize, at: usize) {
-        let end = &mut self.ends[side];
-        let app = &mut end.apps[at];
-        if std::mem::take(&mut app.reader) {
-            end.mux.drop_reader(app.no);
-        }
-        self.forget(side);
-    }
-
-    pub(crate) fn drop_writer(&mut self, side: usize, at: usize) {
-        let end = &mut self.ends[side];
-        let app = &mut end.apps[at];
-        if std::mem::take(&mut app.writer) {
-            end.mux.drop_writer(app.no);
-        }
-        self.forget(side);
-    }
-
-    fn forget(&mut self, side: usize) {
-        self.ends[side].apps.retain(|app| app.reader || app.writer);
     }
 
     pub(crate) fn pull(&mut self, side: usize, frames: usize) {
@@ -379,28 +197,5 @@ impl World {
             self.note(Err(format!("{no} is accepted after it was called safe to retry")));
         }
         self.ends[side].apps.push(App::new(no, false, protocol));
-    }
-}
-
-impl App {
-    fn new(no: StreamNo, ours: bool, protocol: Protocol) -> App {
-        App {
-            no,
-            ours,
-            protocol,
-            reader: true,
-            writer: true,
-            responded: false,
-            finished: false,
-            blocked: false,
-            waiting: false,
-            ended: false,
-            gone: None,
-        }
-    }
-
-    /// The half that this end sends.
-    pub(crate) fn sends(&self) -> usize {
-        usize::from(!self.ours)
     }
 }

@@ -92,13 +92,13 @@ impl Activity {
         if heads && head > 0 {
             let since = Duration::from_millis((now + 1).saturating_sub(head));
             return match headers.checked_sub(since) {
-                Some(left) if !left.is_zero() => Verdict::Fine(left),
+                Some(left) if !left.is_zero() => Verdict::Fine(left.min(idle)),
                 _ => Verdict::SlowHead,
             };
         }
         let since = Duration::from_millis(now.saturating_sub(self.idle_since.load(Relaxed)));
         match idle.checked_sub(since) {
-            // A head may begin at any time, so look at least that often.
+            // A head may begin, or end, at any time, so look at least that often.
             Some(left) if !left.is_zero() => Verdict::Fine(left.min(headers)),
             _ => Verdict::Idle,
         }

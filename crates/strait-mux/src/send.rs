@@ -108,7 +108,8 @@ impl Mux {
         send.finished = end;
         // A frame is never free, whatever it carries. What went beyond a usual piece while
         // no other request was in line took nothing from anyone, and is no debt.
-        send.turn.serve(bytes.min(self.settings.piece as usize) + PIECE_WEIGHT);
+        let cost = bytes.min(self.settings.piece as usize) + PIECE_WEIGHT;
+        self.schedule.serve(&mut send.turn, cost);
         if send.queue.is_empty() {
             send.blocked = None;
         } else if !send.is_sendable() {

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from process import OUT, ROOT, Process, free_port, until
 
-BIN = pathlib.Path(os.environ.get("STRAIT_BIN") or ROOT / "target" / "release" / "strait")
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+BIN = pathlib.Path(os.environ.get("STRAIT_BIN") or TARGET / "release" / "strait")
 LOAD = pathlib.Path(os.environ.get("TESTKIT_LOAD") or BIN.parent / "testkit-load")
 TOKEN = "st_" + "t" * 43
 
@@ -62,9 +63,8 @@ class Pair:
             words = ["--listen", f"127.0.0.1:{self.entry['server']}", "--tunnel", f"127.0.0.1:{self.tunnel}"]
             words += ["--token", self.token] + ([] if self.tls else ["--no-tls"])
             words += common + self.server_flags
-            if self.behind_server:
-                words.append("--expose")
-                words += [word for service in self.behind_server for word in service.words()]
+            for service in self.behind_server:
+                words += ["--expose", *service.words()]
         else:
             scheme = "https" if self.tls else "http"
             words = ["--server", f"{scheme}://127.0.0.1:{self.tunnel}", "--token", self.token]
@@ -83,9 +83,18 @@ class Pair:
         """Starts both sides and waits until the tunnel stands."""
         for side in ("server", "client"):
             await self.start(side)
-        await self.ready("server", seconds)
-        await self.ready("client", seconds)
+        await self.joined(seconds)
         return self
+
+    async def joined(self, seconds: float = 10) -> None:
+        """Waits until both sides know of the tunnel between them."""
+        for side in ("server", "client"):
+            await self.ready(side, seconds)
+
+            async def check(side=side):
+                return len((await self.status(side))["sessions"]) == 1
+
+            await until(f"the {side} has one tunnel", check, seconds)
 
     async def ready(self, side: str, seconds: float = 10) -> None:
         """Waits until one side says that it is ready."""

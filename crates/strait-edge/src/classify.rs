@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use strait_engine::{Fault, Protocol, Reason, RequestHead};
 
 use crate::Settings;
-use crate::http::hop::{content_length, has_token, strip};
+use crate::http::hop::{content_length, has_token, remove, strip};
 use crate::websocket::handshake;
 
 /// What an entry makes of a request's head.
@@ -143,7 +143,7 @@ fn authority(uri: &Uri, headers: &mut HeaderMap) -> Result<Bytes, Fault> {
         return Err(bad("malformed Host"));
     }
     let authority = Bytes::copy_from_slice(authority);
-    headers.remove(HOST);
+    remove(headers, &HOST);
     Ok(authority)
 }
 

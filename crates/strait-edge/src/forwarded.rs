@@ -6,6 +6,7 @@ use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use strait_engine::RequestId;
 
 use crate::Settings;
+use crate::http::hop::retain;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -30,9 +31,7 @@ pub(crate) fn set(
             chain.extend_from_slice(b", ");
         }
     } else {
-        for name in [FORWARDED, PROTO, HOST] {
-            headers.remove(name);
-        }
+        retain(headers, |name| ![FORWARDED, PROTO, HOST].contains(name));
     }
     chain.extend_from_slice(peer.to_string().as_bytes());
     if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)) {

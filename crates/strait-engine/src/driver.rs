@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use strait_wire::{Frame, Reason};
+use strait_wire::{Frame, GoAway, Reason};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use crate::Session;
@@ -19,8 +19,8 @@ pub trait Incoming: Send {
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// One of the sides said goodbye.
-    Goodbye,
+    /// One of the sides said goodbye; why, when it was the peer.
+    Goodbye(Option<GoAway>),
     /// The link broke, or the peer stopped answering.
     Lost(String),
     /// The peer broke the protocol; it was told why.
@@ -45,7 +45,7 @@ pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
 }
 
 async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
-    let mut goodbye = false;
+    let mut goodbye = None;
     let mut deadline = match session.expire() {
         Ok(at) => Instant::from_std(at),
         Err(fatal) => return Ending::Refused(fatal.to_string()),
@@ -55,14 +55,19 @@ async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
             biased;
             frame = incoming.next() => match frame {
                 Ok(Some(frame)) => {
-                    goodbye |= matches!(&frame, Frame::GoAway(goaway) if goaway.last.is_some());
+                    if let Frame::GoAway(goaway) = &frame
+                        && goaway.last.is_some()
+                    {
+                        goodbye = Some(goaway.clone());
+                    }
                     if let Err(fatal) = session.receive(frame) {
                         return Ending::Refused(fatal.to_string());
                     }
                 }
-                Ok(None) if goodbye || session.said_goodbye() => return Ending::Goodbye,
+                Ok(None) | Err(_) if goodbye.is_some() || session.said_goodbye() => {
+                    return Ending::Goodbye(goodbye);
+                }
                 Ok(None) => return Ending::Lost("the stream ended without a goodbye".to_owned()),
-                Err(_) if goodbye || session.said_goodbye() => return Ending::Goodbye,
                 Err(error) => return Ending::Lost(error),
             },
             () = sleep_until(deadline) => match session.expire() {

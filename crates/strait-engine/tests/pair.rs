@@ -1,4 +1,5 @@
 //! Two sessions joined by a link of real bytes: exchanges in both directions.
+#![allow(clippy::panic, reason = "helpers of tests fail the test")]
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -263,6 +264,6 @@ async fn draining_lets_what_is_open_finish_and_opens_no_more() {
     for driver in world.cut {
         let ending =
             timeout(Duration::from_secs(5), driver).await.expect("ended").expect("no panic");
-        assert_eq!(ending, Ending::Goodbye);
+        assert!(matches!(ending, Ending::Goodbye(_)), "{ending:?}");
     }
 }

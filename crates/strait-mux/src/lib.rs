@@ -5,10 +5,12 @@
 //! [`Mux::next_frame`] when the transport has room, so there is no queue behind it.
 
 mod budget;
+mod check;
 mod event;
 mod life;
 mod mux;
 mod receive;
+mod request;
 mod schedule;
 mod send;
 mod settings;
@@ -16,6 +18,8 @@ mod stream;
 mod window;
 
 pub use budget::Budget;
+#[doc(hidden)]
+pub use check::Accounts;
 pub use event::{Event, Fatal, Gone, Refused, Taken};
 pub use life::{Happening, State, Violation, diagram};
 pub use mux::{Mux, Stats};

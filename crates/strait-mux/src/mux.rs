@@ -4,17 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use strait_wire::{
-    Announced, Announcement, Data, First, Frame, GoAway, Hello, Opening, Protocol, Reason, Reset,
-    ResponseHead, Side, StreamNo,
+    Announced, Announcement, Frame, GoAway, Hello, PIECE_WEIGHT, Protocol, Reason, Side, StreamNo,
 };
 
-use crate::life::{Happening, State};
+use crate::life::State;
 use crate::schedule::Schedule;
-use crate::stream::{Stream, fixed_cost};
+use crate::stream::Stream;
 use crate::window::Window;
-use crate::{Budget, Event, Gone, Refused, Settings, Taken};
+use crate::{Budget, Event, Gone, Settings};
 
 /// One end of a tunnel.
 #[derive(Debug)]
@@ -153,205 +151,6 @@ impl Mux {
         }
     }
 
-    /// Opens a request. `opening.answer_credit` is chosen here. With `end` the request has
-    /// no body; otherwise [`push`](Mux::push) and [`finish`](Mux::finish) follow.
-    ///
-    /// # Errors
-    /// Why it cannot be opened now; nothing was sent, so it may be tried elsewhere.
-    pub fn open(
-        &mut self,
-        mut opening: Opening,
-        protocol: Protocol,
-        end: bool,
-    ) -> Result<StreamNo, Refused> {
-        let peer = self.peer.ok_or(Refused::NotReady)?;
-        if self.peer_leaving || self.leaving == Leaving::Said {
-            return Err(Refused::Leaving);
-        }
-        if self.stats.opened >= peer.max_requests as usize {
-            return Err(Refused::TooMany);
-        }
-        let fixed = fixed_cost(&opening.head);
-        let window = self.window_for(protocol);
-        let window = [window, self.settings.window_min as usize]
-            .into_iter()
-            .find(|size| self.budget.reserve(size + fixed))
-            .ok_or(Refused::NoBudget)?;
-        opening.answer_credit = window as u32;
-        let no = self.next_no;
-        self.next_no = StreamNo(no.0 + 2);
-        let urgency = opening.urgency;
-        let mut stream = Stream::new(protocol, true, Window::new(window, window), fixed);
-        stream.send.credit = window.min(peer.initial_credit as usize);
-        stream.send.quantum = self.quantum(urgency);
-        stream.send.state = if end { State::Ended } else { State::Open };
-        stream.send.first = Some(First::Request(Box::new(opening)));
-        self.schedule.enlist(no, &mut stream.send.turn, stream.send.quantum);
-        self.table.insert(no, stream);
-        self.stats.opened += 1;
-        Ok(no)
-    }
-
-    /// What the peer opened `no` with; once, after [`Event::Accepted`].
-    pub fn accept(&mut self, no: StreamNo) -> Option<(Protocol, Box<Opening>)> {
-        let stream = self.table.get_mut(&no)?;
-        Some((stream.protocol, stream.opening.take()?))
-    }
-
-    /// Queues the answer's head.
-    ///
-    /// # Errors
-    /// The request is gone.
-    pub fn respond(&mut self, no: StreamNo, head: ResponseHead) -> Result<(), Gone> {
-        let stream = self.sending(no)?;
-        if let Ok(state) = stream.send.state.after(Happening::Head) {
-            stream.send.state = state;
-            stream.send.first = Some(First::Response(Box::new(head)));
-        }
-        self.enlist(no);
-        Ok(())
-    }
-
-    /// Payload bytes that may be pushed now; 0 means wait for [`Event::Writable`].
-    ///
-    /// # Errors
-    /// The request is gone.
-    pub fn room(&mut self, no: StreamNo) -> Result<usize, Gone> {
-        let budget = self.budget.clone();
-        let stream = self.sending(no)?;
-        let room = stream.send.room(&budget);
-        stream.send.wants_room = room == 0;
-        Ok(room)
-    }
-
-    /// Queues a piece; ask for [`room`](Mux::room) first.
-    ///
-    /// # Errors
-    /// The request is gone.
-    pub fn push(&mut self, no: StreamNo, data: Data) -> Result<(), Gone> {
-        let budget = self.budget.clone();
-        let stream = self.sending(no)?;
-        // A writer that pushes out of turn is a bug on this side; the wire stays correct.
-        debug_assert!(stream.send.state == State::Open);
-        if stream.send.state == State::Open {
-            stream.send.push(data, &budget);
-        }
-        self.enlist(no);
-        Ok(())
-    }
-
-    /// Ends this side's half.
-    ///
-    /// # Errors
-    /// The request is gone.
-    pub fn finish(&mut self, no: StreamNo, trailers: Option<HeaderMap>) -> Result<(), Gone> {
-        let stream = self.sending(no)?;
-        if let Ok(state) = stream.send.state.after(Happening::End) {
-            stream.send.state = state;
-            stream.send.trailers = trailers.filter(|map| !map.is_empty()).map(Box::new);
-        }
-        self.enlist(no);
-        Ok(())
-    }
-
-    /// The next thing that was received. Taking a piece is what grants the peer more
-    /// credit: take it when there is a place to put it.
-    pub fn take(&mut self, no: StreamNo, now: Instant) -> Taken {
-        let Some(stream) = self.table.get_mut(&no) else {
-            return Taken::Gone(Gone {
-                reason: Reason::Internal,
-                retry_safe: false,
-                by_peer: false,
-            });
-        };
-        let recv = &mut stream.recv;
-        if let Some(head) = recv.first.take() {
-            return Taken::Head(head);
-        }
-        if let Some(data) = recv.queue.pop_front() {
-            let weight = data.weight();
-            recv.window.consume(weight);
-            if recv.state.is_over() {
-                recv.window.end(&self.budget);
-            } else {
-                let rtt = self.ping.rtt.unwrap_or_default();
-                if let Some(credit) = recv.window.grant(now, rtt, &self.settings, &self.budget) {
-                    grant(&mut self.credits, no, &mut recv.credit_due, credit);
-                }
-            }
-            return Taken::Data(data);
-        }
-        if let Some(trailers) = recv.trailers.take() {
-            return Taken::Trailers(trailers);
-        }
-        match (recv.state, stream.gone) {
-            (State::Ended, _) => Taken::End,
-            (_, Some(gone)) => Taken::Gone(gone),
-            _ => Taken::Pending,
-        }
-    }
-
-    /// Whether everything was taken up to the proper end, which has come.
-    pub fn is_drained(&self, no: StreamNo) -> bool {
-        self.table.get(&no).is_some_and(|stream| {
-            let recv = &stream.recv;
-            recv.state == State::Ended && recv.queue.is_empty() && recv.trailers.is_none()
-        })
-    }
-
-    /// Why `no` was cut, if it was; also when only the half that this side sends was.
-    pub fn gone(&self, no: StreamNo) -> Option<Gone> {
-        let Some(stream) = self.table.get(&no) else {
-            return Some(Gone { reason: Reason::Internal, retry_safe: false, by_peer: false });
-        };
-        stream.gone
-    }
-
-    /// Cuts a request, both halves, and tells the peer.
-    pub fn reset(&mut self, no: StreamNo, reason: Reason, retry_safe: bool, message: &str) {
-        let Some(stream) = self.table.get_mut(&no) else { return };
-        if stream.gone.is_some() || (stream.send.finished && stream.recv.state.is_over()) {
-            return;
-        }
-        let told = !stream.ours || stream.send.started;
-        stream.cut(Gone { reason, retry_safe, by_peer: false }, &self.budget);
-        if told {
-            let message = message.to_owned();
-            self.control.push_back(Frame::Reset(Reset { no, reason, retry_safe, message }));
-        }
-        self.wake(no);
-    }
-
-    /// The driver drops its reading handle. An opener that leaves before the answer's end
-    /// cancels the request; an answering side that leaves only stops the rest of it.
-    pub fn drop_reader(&mut self, no: StreamNo) {
-        let Some(stream) = self.table.get_mut(&no) else { return };
-        stream.reader = false;
-        if stream.gone.is_none() {
-            if stream.recv.state == State::Ended {
-                stream.recv.clear(&self.budget);
-            } else if stream.ours {
-                self.reset(no, Reason::Cancelled, false, "");
-            } else {
-                stream.recv.clear(&self.budget);
-                stream.recv.abandoned = true;
-                self.stop_rest(no);
-            }
-        }
-        self.settle(no);
-    }
-
-    /// The driver drops its writing handle. Without [`finish`](Mux::finish) that cancels
-    /// the request.
-    pub fn drop_writer(&mut self, no: StreamNo) {
-        let Some(stream) = self.table.get_mut(&no) else { return };
-        stream.writer = false;
-        if stream.gone.is_none() && !stream.send.state.is_over() {
-            self.reset(no, Reason::Cancelled, false, "");
-        }
-        self.settle(no);
-    }
-
     /// Announces the services that this side offers.
     pub fn announce(&mut self, announcement: Announcement) {
         self.control.push_back(Frame::Announce(announcement));
@@ -388,6 +187,7 @@ impl Mux {
     pub fn lose(&mut self, reason: Reason) {
         self.control.clear();
         self.credits.clear();
+        self.ping.pong = None;
         self.leaving = Leaving::Said;
         let numbers: Vec<StreamNo> = self.table.keys().copied().collect();
         for no in numbers {
@@ -435,72 +235,8 @@ impl Mux {
 
     /// Urgency scales the share, never the order: nothing starves.
     pub(crate) fn quantum(&self, urgency: u8) -> usize {
-        self.settings.piece as usize * usize::from(8 - urgency.min(7)) / 5
-    }
-
-    fn sending(&mut self, no: StreamNo) -> Result<&mut Stream, Gone> {
-        let internal = Gone { reason: Reason::Internal, retry_safe: false, by_peer: false };
-        let stream = self.table.get_mut(&no).ok_or(internal)?;
-        if let Some(gone) = stream.gone {
-            return Err(gone);
-        }
-        if stream.send.state == State::Reset {
-            // Only this half was cut: the answer is complete, the rest is not wanted.
-            return Err(Gone { reason: Reason::None, retry_safe: false, by_peer: true });
-        }
-        Ok(stream)
-    }
-
-    pub(crate) fn enlist(&mut self, no: StreamNo) {
-        if let Some(stream) = self.table.get_mut(&no)
-            && stream.send.is_sendable()
-        {
-            self.schedule.enlist(no, &mut stream.send.turn, stream.send.quantum);
-        }
-    }
-
-    /// Tells both handles that something happened to `no`.
-    pub(crate) fn wake(&mut self, no: StreamNo) {
-        self.events.push_back(Event::Readable(no));
-        self.events.push_back(Event::Writable(no));
-    }
-
-    /// Once the answer is out, gives up the rest of a request that nobody reads.
-    pub(crate) fn stop_rest(&mut self, no: StreamNo) {
-        if let Some(stream) = self.table.get(&no)
-            && stream.recv.abandoned
-            && stream.send.finished
-        {
-            let message = String::new();
-            self.control.push_back(Frame::Reset(Reset {
-                no,
-                reason: Reason::None,
-                retry_safe: false,
-                message,
-            }));
-        }
-    }
-
-    /// Removes the entry of `no` once nothing keeps it.
-    pub(crate) fn settle(&mut self, no: StreamNo) {
-        if self.table.get(&no).is_some_and(Stream::is_done)
-            && let Some(mut stream) = self.table.remove(&no)
-        {
-            stream.send.clear(&self.budget);
-            stream.recv.clear(&self.budget);
-            self.budget.release(stream.fixed);
-            let count = if stream.ours { &mut self.stats.opened } else { &mut self.stats.accepted };
-            *count -= 1;
-        }
-    }
-}
-
-/// Notes credit to be told to the peer; one entry for each request at most.
-pub(crate) fn grant(credits: &mut VecDeque<StreamNo>, no: StreamNo, due: &mut u32, bytes: u32) {
-    if bytes > 0 {
-        if *due == 0 {
-            credits.push_back(no);
-        }
-        *due = due.saturating_add(bytes);
+        let share = self.settings.piece as usize * usize::from(8 - urgency.min(7)) / 5;
+        // A share of nothing would never get out of debt, and its line never past it.
+        share.max(PIECE_WEIGHT)
     }
 }

@@ -7,7 +7,8 @@ use strait_wire::{
 };
 
 use crate::life::{Happening, State};
-use crate::mux::{Leaving, Mux, PeerLimits, grant};
+use crate::mux::{Leaving, Mux, PeerLimits};
+use crate::request::grant;
 use crate::stream::{Stream, fixed_cost};
 use crate::window::Window;
 use crate::{Event, Fatal, Gone};
@@ -38,7 +39,7 @@ impl Mux {
         if self.peer.is_none() && !matches!(frame, Frame::Hello(_)) {
             return Err(Fatal::NoHello);
         }
-        if self.control.len() > self.settings.max_control {
+        if self.control.len() + self.credits.len() > self.settings.max_control {
             return Err(Fatal::NotReading);
         }
         match frame {
@@ -141,12 +142,20 @@ impl Mux {
         let fixed = fixed_cost(&opening.head);
         // What the opener may already have sent; it must be held even under pressure.
         let implied = opening.answer_credit.min(self.settings.initial_credit) as usize;
-        let window = if rest.end { rest.data.iter().map(Data::weight).sum() } else { implied };
-        if !self.budget.reserve(window + fixed) {
+        let sent: usize = rest.data.iter().map(Data::weight).sum();
+        if sent > implied || opening.answer_credit as usize > CREDIT_MAX {
+            let message = "data beyond the credit, or a grant of too much";
+            self.refuse(no, Reason::FlowControl, message);
+            return self.violation(message);
+        }
+        // An open body gets a window that can grow again, or is refused: one that was
+        // granted next to nothing would wait for ever.
+        let least = if rest.end { sent } else { implied.max(self.settings.window_min as usize) };
+        if !self.budget.reserve(least + fixed) {
             self.refuse(no, Reason::Overloaded, "no memory is left for another request");
             return Ok(());
         }
-        let mut window = Window::new(window, window);
+        let mut window = Window::new(least, if rest.end { sent } else { implied });
         let mut stream = if rest.end {
             Stream::new(rest.protocol, false, window, fixed)
         } else {
@@ -209,6 +218,11 @@ impl Mux {
             Some(First::Response(_)) => {
                 return Err(Wrong::new("an answer from the side that asked"));
             }
+            // A chunk that says nothing is a chunk: it has no place before the head or after
+            // the end.
+            None if frame.data.is_empty() && !frame.end => {
+                step(&mut recv.state, Happening::Data)?;
+            }
             None => {}
         }
         for data in frame.data {
@@ -226,6 +240,7 @@ impl Mux {
             step(&mut recv.state, Happening::End)?;
             recv.trailers = frame.trailers;
             recv.window.end(&self.budget);
+            recv.credit_due = 0;
         }
         self.events.push_back(Event::Readable(no));
         Ok(())
@@ -304,9 +319,8 @@ impl Mux {
     /// A frame for a request that is not in the table: late when its number was in use,
     /// otherwise a violation.
     fn on_unknown(&mut self, no: StreamNo) -> Result<(), Fatal> {
-        let was_in_use =
-            if self.side.opens(no) { no < self.next_no } else { no.0 != 0 && no <= self.highest };
-        if was_in_use {
+        let was_in_use = if self.side.opens(no) { no < self.next_no } else { no <= self.highest };
+        if was_in_use && no.0 != 0 {
             self.stats.ignored += 1;
             return Ok(());
         }

@@ -6,11 +6,17 @@ use std::collections::VecDeque;
 
 use strait_wire::StreamNo;
 
+/// Bytes of new requests that go before a piece of an old one. On a link that new requests
+/// alone can fill, old ones would otherwise stand still.
+const NEW_RUN: usize = 64 * 1024;
+
 /// The lists of requests that have something to send.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     new: VecDeque<StreamNo>,
     old: VecDeque<StreamNo>,
+    /// Bytes of new requests since the last piece of an old one.
+    new_run: usize,
 }
 
 /// A request's place in the schedule.
@@ -47,6 +53,7 @@ impl Schedule {
     pub(crate) fn next(&mut self, flows: &mut impl Flows) -> Option<StreamNo> {
         loop {
             let (list, no) = match (self.new.front(), self.old.front()) {
+                (Some(_), Some(no)) if self.new_run >= NEW_RUN => (List::Old, *no),
                 (Some(no), _) => (List::New, *no),
                 (None, Some(no)) => (List::Old, *no),
                 (None, None) => return None,
@@ -76,9 +83,28 @@ impl Schedule {
         }
     }
 
+    /// Counts `bytes` that were sent by the request whose place is `turn`.
+    pub(crate) fn serve(&mut self, turn: &mut Turn, bytes: usize) {
+        turn.deficit -= bytes as i64;
+        match turn.list {
+            Some(List::New) => self.new_run += bytes,
+            Some(List::Old) | None => self.new_run = 0,
+        }
+    }
+
     /// Whether at most one request is in line.
     pub(crate) fn is_alone(&self) -> bool {
         self.new.len() + self.old.len() <= 1
+    }
+
+    /// Whether `no`, whose place is `turn`, stands in the line that it believes to stand in.
+    /// Linear: for tests.
+    pub(crate) fn holds(&self, no: StreamNo, turn: &Turn) -> bool {
+        match turn.list {
+            Some(List::New) => self.new.contains(&no),
+            Some(List::Old) => self.old.contains(&no),
+            None => false,
+        }
     }
 
     fn pop(&mut self, list: List) {
@@ -90,11 +116,6 @@ impl Schedule {
 }
 
 impl Turn {
-    /// Counts `bytes` that were sent.
-    pub(crate) fn serve(&mut self, bytes: usize) {
-        self.deficit -= bytes as i64;
-    }
-
     /// Leaves the line for good; leftovers in the lists are skipped.
     pub(crate) fn leave(&mut self) {
         self.list = None;
@@ -131,7 +152,7 @@ mod tests {
             let flow = self.flows.get_mut(&no)?;
             let sent = flow.1.min(piece);
             flow.1 -= sent;
-            flow.0.serve(sent);
+            self.schedule.serve(&mut flow.0, sent);
             Some(no.0)
         }
     }
@@ -160,7 +181,7 @@ mod tests {
             let flow = bench.flows.get_mut(&no).expect("known");
             let piece = if no.0 == 1 { 100 } else { 10 };
             flow.1 -= piece;
-            flow.0.serve(piece);
+            bench.schedule.serve(&mut flow.0, piece);
         }
         let sent: Vec<usize> =
             [1, 2].iter().map(|n| 100_000 - bench.flows[&StreamNo(*n)].1).collect();

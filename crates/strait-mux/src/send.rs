@@ -41,7 +41,7 @@ impl Mux {
     pub fn has_frame(&mut self) -> bool {
         !self.control.is_empty()
             || self.ping.pong.is_some()
-            || !self.credits.is_empty()
+            || self.credit_is_due()
             || self.schedule.next(&mut self.table).is_some()
     }
 
@@ -58,15 +58,24 @@ impl Mux {
     }
 
     fn next_credit(&mut self) -> Option<Frame> {
-        while let Some(no) = self.credits.pop_front() {
-            if let Some(stream) = self.table.get_mut(&no) {
-                let due = std::mem::take(&mut stream.recv.credit_due);
-                if due > 0 {
-                    return Some(Frame::Credit(no, due));
-                }
-            }
+        if !self.credit_is_due() {
+            return None;
         }
-        None
+        let no = self.credits.pop_front()?;
+        let due = &mut self.table.get_mut(&no)?.recv.credit_due;
+        Some(Frame::Credit(no, std::mem::take(due)))
+    }
+
+    /// Whether the first number in line has credit to be told. Requests that ended before
+    /// theirs was told leave their number behind; it is dropped here.
+    fn credit_is_due(&mut self) -> bool {
+        while let Some(no) = self.credits.front() {
+            if self.table.get(no).is_some_and(|stream| stream.recv.credit_due > 0) {
+                return true;
+            }
+            self.credits.pop_front();
+        }
+        false
     }
 
     fn next_piece(&mut self, now: Instant) -> Option<Frame> {
@@ -94,11 +103,13 @@ impl Mux {
         }
         let end = !alone && send.state == State::Ended && send.queue.is_empty();
         let sequence = send.sequence;
-        send.sequence += 1;
+        send.sequence = send.sequence.wrapping_add(1);
         send.started = true;
         send.finished = end;
-        // A frame is never free, whatever it carries.
-        send.turn.serve(bytes + PIECE_WEIGHT);
+        // A frame is never free, whatever it carries. What went beyond a usual piece while
+        // no other request was in line took nothing from anyone, and is no debt.
+        let cost = bytes.min(self.settings.piece as usize) + PIECE_WEIGHT;
+        self.schedule.serve(&mut send.turn, cost);
         if send.queue.is_empty() {
             send.blocked = None;
         } else if !send.is_sendable() {

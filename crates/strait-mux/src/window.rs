@@ -43,6 +43,11 @@ impl Window {
         self.buffered
     }
 
+    /// Bytes reserved from the budget.
+    pub(crate) fn target(&self) -> usize {
+        self.target
+    }
+
     /// Counts `weight` bytes in. `false`: the peer had no credit for them.
     #[must_use]
     pub(crate) fn receive(&mut self, weight: usize) -> bool {

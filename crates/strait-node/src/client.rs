@@ -1,12 +1,11 @@
 //! A client's side of the tunnel: dialling, for ever.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use strait_engine::{Ending, Session};
-use strait_wire::Side;
+use strait_wire::{Reason, Side};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
@@ -50,7 +49,7 @@ impl Client {
             }
             let obstacle = match failure {
                 DialError::Refused(_) => Obstacle::Refused,
-                DialError::Credential(_) => Obstacle::Credential,
+                DialError::Unwanted(_) => Obstacle::Unwanted,
                 DialError::Other(_) => Obstacle::Other,
             };
             let pause = backoff.pause(obstacle, getrandom::u64().unwrap_or(u64::MAX / 2));
@@ -68,8 +67,7 @@ impl Client {
 
     /// One tunnel from beginning to end; `None` once the node is stopping.
     async fn attempt(&self, stop: &CancellationToken) -> Option<DialError> {
-        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.dialer.server.port));
-        let session = self.hub.open(SERVER, Side::Dialer, unknown);
+        let session = self.hub.open(SERVER, Side::Dialer, self.dialer.server.authority());
         let dialled = tokio::select! {
             dialled = self.dialer.dial(&session) => dialled,
             () = stop.cancelled() => {
@@ -105,7 +103,13 @@ impl Client {
         }
         let server = &self.dialer.server;
         Some(match ending {
-            Ending::Goodbye => DialError::Other(format!("{server}: the server went away")),
+            Ending::Goodbye(Some(goaway)) if goaway.reason == Reason::ClientLimit => {
+                DialError::Unwanted(format!(
+                    "{server}: another client with the id {} took over; give each its own with --id",
+                    self.hub.name
+                ))
+            }
+            Ending::Goodbye(_) => DialError::Other(format!("{server}: the server went away")),
             Ending::Lost(why) => DialError::Other(format!("{server}: the tunnel was lost: {why}")),
             Ending::Refused(why) => {
                 DialError::Other(format!("{server}: the tunnel was ended: {why}"))

@@ -1,6 +1,5 @@
 //! What every session of a node shares, whoever dialled it.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -44,7 +43,7 @@ pub(crate) struct Hub {
 pub(crate) struct Peer {
     pub(crate) session: Session,
     pub(crate) budget: Budget,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: String,
     pub(crate) since: Instant,
     /// `None` until its Hello.
     pub(crate) hello: Option<Arc<Hello>>,
@@ -55,7 +54,7 @@ pub(crate) type Allowed = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl Hub {
     /// A new session with the authenticated peer `name`.
-    pub(crate) fn open(&self, name: &str, side: Side, address: SocketAddr) -> Session {
+    pub(crate) fn open(&self, name: &str, side: Side, address: String) -> Session {
         let hello = Hello {
             role: self.role.to_owned(),
             client_id: self.name.clone(),
@@ -179,7 +178,7 @@ impl Hub {
         for old in stale {
             tracing::info!(peer = hello.client_id, "a newer connection of this client takes over");
             self.directory.withdraw(&old);
-            old.close(Reason::Draining, "a newer connection of this client took over");
+            old.close(Reason::ClientLimit, "a newer connection with this client's id took over");
         }
     }
 

@@ -28,7 +28,7 @@ use crate::status::{Sums, View};
 
 /// How long an exchange waits for a tunnel while none offers its service: short enough to
 /// answer a visitor within a second, long enough for a client that is reconnecting.
-const HOLD: Duration = Duration::from_millis(500);
+const HOLD: Duration = Duration::from_millis(300);
 
 /// Why a node cannot start; says what to do.
 #[derive(Debug)]
@@ -265,17 +265,13 @@ fn client_tls(dial: &TunnelDial) -> Result<Arc<rustls::ClientConfig>, StartError
             StartError(format!("the CA file {} cannot be read: {e}", path.display()))
         })?),
     };
-    let pin = dial.pin.and_then(|pin| pin.to_string().parse().ok());
-    let trust = tls::Trust { extra_roots, pin, insecure: false };
+    let trust = tls::Trust { extra_roots, pin: dial.pin, insecure: false };
     tls::client(&trust, tls::HTTP2).map_err(|e| StartError(e.to_string()))
 }
 
 fn local(service: &ServiceConfig, edge: &Arc<strait_edge::Settings>) -> Result<Local, StartError> {
     let said = |error: String| StartError(format!("service {}: {error}", service.name));
-    let address =
-        strait_edge::BackendAddress::parse(service.backend.as_str(), strait_edge::Scheme::Http)
-            .map_err(|e| said(e.to_string()))?;
-    let mut backend = Backend::new(address, edge.clone(), &tls::Trust::default())
+    let mut backend = Backend::new(service.backend.clone(), edge.clone(), &tls::Trust::default())
         .map_err(|e| said(e.to_string()))?;
     if let Some(host) = &service.host_override {
         backend = backend.with_host(host).map_err(|e| said(e.to_string()))?;

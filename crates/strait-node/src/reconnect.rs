@@ -9,16 +9,16 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Longest pause while the server's machine answers and only its port does not: it is
 /// restarting, and asking costs it next to nothing.
 const LONGEST_REFUSED: Duration = Duration::from_secs(1);
-/// Pause after a refused credential: only a person can mend that.
-const CREDENTIAL: Duration = Duration::from_secs(10);
+/// Pause after a refusal that only a person can mend.
+const PERSON: Duration = Duration::from_secs(10);
 
 /// What the last attempt ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Obstacle {
     /// Connection refused.
     Refused,
-    /// The credential was not accepted.
-    Credential,
+    /// The server does not want this client as it is.
+    Unwanted,
     /// Anything else, a lost tunnel included.
     Other,
 }
@@ -41,7 +41,7 @@ impl Backoff {
         let cap = match obstacle {
             Obstacle::Refused => LONGEST_REFUSED,
             Obstacle::Other => LONGEST,
-            Obstacle::Credential => return CREDENTIAL / 2 + scale(CREDENTIAL / 2, dice),
+            Obstacle::Unwanted => return PERSON / 2 + scale(PERSON / 2, dice),
         };
         let ceiling = FIRST.saturating_mul(1 << self.attempts.min(16)).min(cap);
         self.attempts += 1;
@@ -51,7 +51,8 @@ impl Backoff {
 
 /// `whole` times the fraction that `dice` is of its range.
 fn scale(whole: Duration, dice: u64) -> Duration {
-    whole.mul_f64((dice >> 11) as f64 / (1u64 << 53) as f64)
+    let nanos = (whole.as_nanos() * u128::from(dice)) >> 64;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -75,9 +76,9 @@ mod tests {
     }
 
     #[test]
-    fn the_jitter_is_full_except_after_a_refused_credential() {
+    fn the_jitter_is_full_except_after_a_refusal() {
         let mut backoff = Backoff::default();
         assert_eq!(backoff.pause(Obstacle::Other, 0), Duration::ZERO);
-        assert!(backoff.pause(Obstacle::Credential, 0) >= Duration::from_secs(5));
+        assert!(backoff.pause(Obstacle::Unwanted, 0) >= Duration::from_secs(5));
     }
 }

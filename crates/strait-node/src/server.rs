@@ -38,7 +38,7 @@ impl Gate for Server {
             // The same text whatever was wrong.
             Status::unauthenticated("the token is missing or not known here")
         })?;
-        Ok(self.hub.open(&name, Side::Listener, address))
+        Ok(self.hub.open(&name, Side::Listener, address.to_string()))
     }
 
     fn attach(&self, session: Session, incoming: Received, address: SocketAddr) {
@@ -47,7 +47,7 @@ impl Gate for Server {
         let allowed = self.allowed(session.name());
         self.hub.links.spawn(async move {
             match hub.run(session, incoming, allowed).await {
-                Ending::Goodbye => tracing::info!(%address, "a tunnel has ended"),
+                Ending::Goodbye(_) => tracing::info!(%address, "a tunnel has ended"),
                 Ending::Lost(why) => tracing::warn!(%address, why, "a tunnel was lost"),
                 Ending::Refused(why) => tracing::warn!(%address, why, "a tunnel was ended"),
             }

@@ -105,7 +105,7 @@ fn session(peer: &Peer) -> SessionStatus {
     SessionStatus {
         peer: hello
             .map_or_else(|| peer.session.name().to_string(), |hello| hello.client_id.clone()),
-        address: peer.address.to_string(),
+        address: peer.address.clone(),
         software: hello.map(|hello| hello.software.clone()).unwrap_or_default(),
         age_ms: millis(peer.since.elapsed()),
         rtt_us: stats.rtt.map_or(0, |rtt| rtt.as_micros() as u64),

@@ -30,7 +30,10 @@ fn summary(config: &Config) -> String {
     let services = count(config.services.len(), "service", "services");
     match &config.role {
         Role::Server(tunnel) => {
-            let tokens = count(tunnel.tokens.len(), "token", "tokens");
+            let tokens = match tunnel.tokens.len() {
+                0 => "no token: anybody may connect".to_owned(),
+                number => count(number, "token", "tokens"),
+            };
             format!("good: a server on {} with {entries}, {services} and {tokens}", tunnel.listen)
         }
         Role::Client(dial) => {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use strait_node::config::{
     AdminChoice, Listen, LogFormat, Overrides, ServerUrl, parse_level, parse_name, parse_pin,
@@ -17,26 +17,25 @@ Try it, all in one process:
   strait demo
 
 Reach a web app behind a firewall:
-  strait server                                        on the public machine
-  strait client --server https://HOST:7443 ... http 3000   on the private one;
-                                   `strait server` prints the whole line
+  strait server                              on the public machine; it prints the line
+  strait client --server URL ... http 3000   for the private one
 
 Look after it:
-  strait status                    sessions, routes and what is in flight
-  strait check strait.toml         what is wrong with a file, and where";
+  strait status                              sessions, routes and what is in flight
+  strait check strait.toml                   what is wrong with a file, and where";
 
 const CLIENT_EXAMPLES: &str = "\
 Services are pairs of KIND and TARGET; --host, --path, --host-header and --name
 belong to the pair before them:
-  http 3000                        HTTP and WebSocket at 127.0.0.1:3000
-  grpc 50051                       gRPC at 127.0.0.1:50051
+  http 3000                        HTTP and WebSocket at localhost:3000
+  grpc 50051                       gRPC at localhost:50051
   http app.lan:80 --host a.example.org http unix:/run/api.sock --path /api
 
-Each flag can also be given as a variable: STRAIT_SERVER, STRAIT_TOKEN, STRAIT_CONFIG, ...";
+Most flags can also be given as variables: STRAIT_SERVER, STRAIT_TOKEN, STRAIT_CONFIG, ...";
 
 const SERVER_EXAMPLES: &str = "\
 Without --token the server makes one, prints it once, and remembers only its SHA-256.
-Each flag can also be given as a variable: STRAIT_LISTEN, STRAIT_TOKEN, STRAIT_CONFIG, ...";
+Most flags can also be given as variables: STRAIT_LISTEN, STRAIT_TOKEN, STRAIT_CONFIG, ...";
 
 /// One narrow passage: HTTP, WebSocket and gRPC, both ways, through one gRPC stream
 #[derive(Parser, Debug)]
@@ -90,7 +89,7 @@ pub(crate) struct NodeArguments {
           value_parser = parse_level)]
     pub(crate) log_level: Option<String>,
     /// No line for each request on standard output
-    #[arg(long)]
+    #[arg(long, env = "STRAIT_NO_ACCESS_LOG", hide_env = true, value_parser = yes())]
     pub(crate) no_access_log: bool,
 }
 
@@ -161,13 +160,13 @@ pub(crate) struct ServerArguments {
     )]
     pub(crate) tls_key: Option<PathBuf>,
     /// No TLS on the tunnel; on loopback only
-    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"], help_heading = "Tunnel")]
+    #[arg(long, env = "STRAIT_NO_TLS", hide_env = true, value_parser = yes(), help_heading = "Tunnel")]
     pub(crate) no_tls: bool,
     /// No TLS on the tunnel, on any interface: where something in front of it ends TLS
-    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"], help_heading = "Tunnel")]
+    #[arg(long, env = "STRAIT_INSECURE_NO_TLS", hide_env = true, value_parser = yes(), help_heading = "Tunnel")]
     pub(crate) insecure_no_tls: bool,
     /// Let anybody connect a tunnel
-    #[arg(long, conflicts_with = "token", help_heading = "Tunnel")]
+    #[arg(long, env = "STRAIT_INSECURE_NO_AUTH", hide_env = true, value_parser = yes(), help_heading = "Tunnel")]
     pub(crate) insecure_no_auth: bool,
     #[command(flatten)]
     pub(crate) services: ServerServices,
@@ -202,7 +201,7 @@ pub(crate) struct ClientArguments {
           value_parser = parse_name, help_heading = "Tunnel")]
     pub(crate) id: Option<String>,
     /// End with an error when the first connection fails, instead of trying for ever
-    #[arg(long, help_heading = "Tunnel")]
+    #[arg(long, env = "STRAIT_ONCE", hide_env = true, value_parser = yes(), help_heading = "Tunnel")]
     pub(crate) once: bool,
     /// Entry: a local port to the services of the server; repeatable
     #[arg(long, value_name = "ADDR", env = "STRAIT_ENTRY", hide_env = true,
@@ -266,6 +265,11 @@ fn admin(text: &str) -> Result<AdminChoice, String> {
     }
 }
 
+/// A flag's variable: anything but "", 0, n, no, f, false, off means yes.
+fn yes() -> FalseyValueParser {
+    FalseyValueParser::new()
+}
+
 fn form() -> impl TypedValueParser<Value = LogFormat> {
     PossibleValuesParser::new(["text", "json"]).map(|form| match form.as_str() {
         "json" => LogFormat::Json,
@@ -298,7 +302,7 @@ mod tests {
             ("strait server --listen 70000", "allowed: 0 to 65535"),
             ("strait server --tunnel example.org:1", "localhost:port"),
             ("strait server --tls-cert a.pem", "--tls-key"),
-            ("strait server --no-tls --tls-cert a --tls-key b", "cannot be used with"),
+            ("strait server --new-token --token x", "cannot be used with"),
             ("strait server --log xml", "[possible values: text, json]"),
             ("strait server --log-level loud", "info"),
             ("strait server --admin nowhere", "\"off\""),

@@ -115,10 +115,8 @@ pub(crate) fn server(
 fn command(tunnel: &TunnelListen, scheme: &str, listen: SocketAddr, token: &TokenShown) -> String {
     let mut line =
         format!("strait client --server {scheme}://{}:{}", reachable(listen.ip()), listen.port());
-    if let TunnelTls::Made(_) = &tunnel.tls
-        && let Ok(Some(identity)) = tunnel.tls.identity()
-    {
-        let _ = write!(line, " --pin {}", identity.pin());
+    if let Some(pin) = pin_of(tunnel) {
+        let _ = write!(line, " --pin {pin}");
     }
     match token {
         TokenShown::Fresh(token) => line += &format!(" --token {}", token.reveal()),
@@ -126,6 +124,20 @@ fn command(tunnel: &TunnelListen, scheme: &str, listen: SocketAddr, token: &Toke
         TokenShown::NotNeeded => {}
     }
     line + " http 3000"
+}
+
+/// By what clients know the certificate that a server has made for itself.
+pub(crate) fn pin(config: &Config) -> Option<String> {
+    match &config.role {
+        Role::Server(tunnel) => pin_of(tunnel),
+        Role::Client(_) => None,
+    }
+}
+
+fn pin_of(tunnel: &TunnelListen) -> Option<String> {
+    let TunnelTls::Made(_) = &tunnel.tls else { return None };
+    let identity = tunnel.tls.identity().ok()??;
+    Some(format!("sha256:{}", identity.pin()))
 }
 
 /// The address under which another machine most likely reaches this one.

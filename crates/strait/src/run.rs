@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use strait_engine::Recorder;
 use strait_node::admin::Admin;
-use strait_node::config::{Config, LogFormat, ServiceConfig};
+use strait_node::config::{Config, LogFormat, Place, ServiceConfig};
 use strait_node::observe::{self, AccessLog, Live, Metrics, Recorders};
 use tokio::sync::oneshot;
 
-use crate::{fail, tell};
+use crate::{fail, greet, tell};
 use strait_node::Node;
 
 /// How long logs may take to be written at the end.
@@ -41,7 +41,10 @@ pub(crate) struct Addresses {
 
 /// Runs a node until it is told to stop and has drained.
 pub(crate) fn run(prepared: Prepared) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // A low interval looks at sockets more often between tasks: it halves what a small
+    // request waits beside bulk that takes every core, and costs no throughput.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(8).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("cannot start: {error}")),
@@ -58,7 +61,7 @@ pub(crate) fn run(prepared: Prepared) -> ExitCode {
 }
 
 async fn serve(prepared: Prepared) -> ExitCode {
-    let Prepared { config, warnings, greet } = prepared;
+    let Prepared { config, warnings, greet: make_text } = prepared;
     let json = config.log.format == LogFormat::Json;
     warn(json, &warnings);
     // Before anything listens, so that a signal can never be missed.
@@ -98,9 +101,9 @@ async fn serve(prepared: Prepared) -> ExitCode {
         tunnel: node.tunnel(),
         admin: admin.as_ref().map(Admin::address),
     };
-    let (text, problems) = greet(&config, &addresses);
+    let (text, problems) = make_text(&config, &addresses);
     warn(json, &problems);
-    show(json, &text);
+    show(json, &text, &addresses, greet::pin(&config));
     let (ended, end) = oneshot::channel::<()>();
     let admin = admin.map(|admin| {
         tokio::spawn(admin.serve(metrics, live, async {
@@ -150,7 +153,7 @@ where
         outcome = &mut work => return code(outcome),
         () = signals.next() => {}
     }
-    tracing::info!("draining: requests in flight may end, for {drain:?}; again to stop at once");
+    tracing::info!("draining: requests in flight have {drain:?} to end; again to stop at once");
     let _ = stop.send(());
     // The node keeps the time itself; this is for a node that does not.
     let limit = drain.saturating_add(Duration::from_secs(1));
@@ -231,20 +234,25 @@ fn warn(json: bool, warnings: &[String]) {
     }
 }
 
-/// The start-up text is for people. A log collector gets it only when it holds a token that
-/// is shown once.
-fn show(json: bool, text: &str) {
+/// The start-up text is for people. A log collector gets an event instead, and the text
+/// only when it holds a token that is shown once.
+fn show(json: bool, text: &str, addresses: &Addresses, pin: Option<String>) {
     if !json || text.contains("--token st_") || std::io::stderr().is_terminal() {
         tell(text);
     }
-    tracing::debug!("started");
+    if json {
+        let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        let entries: Vec<_> = addresses.entries.iter().map(SocketAddr::to_string).collect();
+        let (entries, tunnel) = (entries.join(","), text(addresses.tunnel));
+        tracing::info!(entries, tunnel, admin = text(addresses.admin), pin, "started");
+    }
 }
 
 /// Says which backends do not answer yet. They may come later: requests then find them.
 async fn probe(services: Vec<ServiceConfig>) {
     for service in services {
-        let Some(target) = service.backend.tcp() else { continue };
-        let connect = tokio::net::TcpStream::connect(target);
+        let Place::Tcp { host, port } = &service.backend.place else { continue };
+        let connect = tokio::net::TcpStream::connect((host.as_str(), *port));
         let why = match tokio::time::timeout(Duration::from_secs(2), connect).await {
             Ok(Ok(_)) => continue,
             Ok(Err(error)) => error.to_string(),

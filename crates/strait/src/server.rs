@@ -14,7 +14,7 @@ use crate::{EXIT_CONFIG, EXIT_USAGE, fail, tell};
 pub(crate) fn run(arguments: &ServerArguments) -> ExitCode {
     let over = match overrides(arguments) {
         Ok(over) => over,
-        Err(message) => return fail(EXIT_USAGE, format_args!("--token: {message}")),
+        Err(message) => return fail(EXIT_USAGE, message),
     };
     let mut loaded = match load(arguments.node.config.as_deref(), &over) {
         Ok(loaded) => loaded,
@@ -57,12 +57,20 @@ pub(crate) fn run(arguments: &ServerArguments) -> ExitCode {
 }
 
 fn overrides(arguments: &ServerArguments) -> Result<Overrides, String> {
+    let no_tls = arguments.no_tls || arguments.insecure_no_tls;
+    if no_tls && arguments.tls_cert.is_some() {
+        return Err("a certificate and no TLS are both asked for: drop one of them".to_owned());
+    }
+    if arguments.insecure_no_auth && arguments.token.is_some() {
+        return Err("--token and --insecure-no-auth are both given: drop one of them".to_owned());
+    }
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(cert), Some(key)) => Some(TunnelTls::Pem { cert: cert.clone(), key: key.clone() }),
-        _ if arguments.no_tls || arguments.insecure_no_tls => Some(TunnelTls::Off),
+        _ if no_tls => Some(TunnelTls::Off),
         _ => None,
     };
-    let token = arguments.token.as_ref().map(|secret| secret.token()).transpose()?;
+    let token = arguments.token.as_ref().map(|secret| secret.token()).transpose();
+    let token = token.map_err(|message| format!("--token: {message}"))?;
     let from_state =
         arguments.node.config.is_none() && token.is_none() && !arguments.insecure_no_auth;
     let mut over = Overrides {
@@ -98,7 +106,7 @@ fn apply(config: &mut Config, secrets: &ServerSecrets) {
     }
     if let Some(token) = &secrets.token {
         let services = vec!["*".to_owned()];
-        let rule = TokenRule { name: "first".to_owned(), sha256: token.sha256, services };
+        let rule = TokenRule { name: "default".to_owned(), sha256: token.sha256, services };
         tunnel.tokens.push(rule);
     }
 }

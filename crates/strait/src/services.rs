@@ -4,8 +4,8 @@
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 use strait_node::config::{
-    ServiceConfig, nearest, parse_backend, parse_host_header, parse_host_pattern, parse_name,
-    parse_path_prefix,
+    Scheme, ServiceConfig, nearest, parse_backend, parse_host_header, parse_host_pattern,
+    parse_name, parse_path_prefix,
 };
 use strait_wire::Protocol;
 
@@ -190,8 +190,8 @@ impl Kind {
 
     fn service(self, target: &str) -> Result<ServiceConfig, String> {
         let (kind, scheme, protocols) = match self {
-            Kind::Http => ("http", "http", &[Protocol::Http, Protocol::WebSocket][..]),
-            Kind::Grpc => ("grpc", "h2c", &[Protocol::Grpc][..]),
+            Kind::Http => ("http", Scheme::Http, &[Protocol::Http, Protocol::WebSocket][..]),
+            Kind::Grpc => ("grpc", Scheme::H2c, &[Protocol::Grpc][..]),
         };
         let backend = parse_backend(target, scheme).map_err(|error| format!("{kind}: {error}"))?;
         let mut tail: String = target.split("://").last().unwrap_or(target).to_owned();
@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                "http-3000 http://127.0.0.1:3000 a.example+b.example /",
-                "grpc-50051 h2c://127.0.0.1:50051  /pkg.",
+                "http-3000 http://localhost:3000 a.example+b.example /",
+                "grpc-50051 h2c://localhost:50051  /pkg.",
                 "front http://app:80  /",
             ]
         );
@@ -253,8 +253,8 @@ mod tests {
             ("http", "needs a target"),
             ("http --host a", "needs a target"),
             ("http 3000 grpc", "grpc needs a target"),
-            ("http 99999", "allowed: 1 to 65535"),
-            ("http ftp://x:1", "ftp:// is not possible"),
+            ("http 99999", "1 to 65535"),
+            ("http ftp://x:1", "scheme"),
             ("--host a.example http 3000", "http 3000 --host a.example"),
             ("http 3000 --path api", "must begin with '/'"),
             ("http 3000 --host http://a", "is not a host"),

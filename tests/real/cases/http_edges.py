@@ -8,7 +8,7 @@ import time
 from case import ALL, ENTRIES, case
 from cases.http_basics import at, both
 from curl import CUTS, EMPTY_REPLY, H2_STREAM, RECEIVE_FAILED, curl
-from process import OUT, run, until
+from process import run, until
 
 
 @both("Set-Cookie twice, in order")
@@ -96,11 +96,10 @@ async def expect(t):
 @case("curl h1: an early answer stops the upload", ALL, http="1.1")
 async def early(t, http):
     note = f"early-{t.mode}-{http}"
-    size = 100_000_000
-    path = OUT / "zeros.bin"
-    with open(path, "wb") as zeros:
-        zeros.truncate(size)
-    got = await curl(at(t, http) + f"/early?note={note}", "-T", path, "-X", "POST", "-H", "Expect:", http=http)
+    # Of unknown length: curl 7.88 ends an upload that it stops, which short of an announced
+    # length is a protocol error in HTTP/2, and sometimes comes before the answer's body.
+    flags = ["-T", "-", "-X", "POST", "-H", "Expect:"]
+    got = await curl(at(t, http) + f"/early?note={note}", *flags, http=http, stdin=bytes(100_000_000))
     assert got.status == 413 and got.body == b"too much\n", (got.code, got.status, got.ran.errors)
     sent = (await t.backends.seen())[note]
     t.note(f"{sent / 1e6:.1f} MB were still sent")

@@ -20,7 +20,7 @@ use crate::grpc::message::Cutter;
 use crate::grpc::{status, timeout};
 use crate::http::backend::{Held, send};
 use crate::http::body::{cause, poll_incoming};
-use crate::http::hop::strip;
+use crate::http::hop::{remove, strip};
 use crate::http::outgoing::Outgoing;
 
 /// Carries a call.
@@ -34,7 +34,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     };
     let build = |head: &RequestHead| {
         let request = backend.request(head, Version::HTTP_2, |headers| {
-            headers.remove(CONTENT_LENGTH);
+            remove(headers, &CONTENT_LENGTH);
             headers.insert(TE, HeaderValue::from_static("trailers"));
             if let Some(left) = left {
                 headers.insert(timeout::GRPC_TIMEOUT, timeout::write(left));
@@ -48,7 +48,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     let (parts, body) = sent.response.into_parts();
     let mut headers = parts.headers;
     strip(&mut headers);
-    headers.remove(CONTENT_LENGTH);
+    remove(&mut headers, &CONTENT_LENGTH);
     let body: BoxBody = if parts.status != StatusCode::OK || !is_grpc(&headers) {
         // Not an answer of a gRPC server; its body is no message.
         Box::new(EmptyBody)

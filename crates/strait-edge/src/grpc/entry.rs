@@ -15,7 +15,7 @@ use crate::grpc::message::Cutter;
 use crate::grpc::{status, timeout};
 use crate::http::body::poll_incoming;
 use crate::http::entry::visitor_fault;
-use crate::http::hop::strip;
+use crate::http::hop::{remove, strip};
 use crate::http::outgoing::Outgoing;
 use crate::visit::{Requested, Visit, X_STRAIT_ERROR, carry as carry_visit};
 
@@ -29,7 +29,7 @@ pub(crate) async fn carry(
         Ok(left) => request.context.deadline = left.map(|left| Instant::now() + left),
         Err(fault) => return refuse(visit, &fault),
     }
-    request.head.headers.remove(CONTENT_LENGTH);
+    remove(&mut request.head.headers, &CONTENT_LENGTH);
     let deadline = request.context.deadline;
     let max_message = visit.door.entry.settings.max_message;
     let body: BoxBody = if http_body::Body::is_end_stream(&body) {
@@ -57,7 +57,7 @@ async fn respond(visit: Visit, answer: Answer, deadline: Option<Instant>) -> Res
     let Answer { head, mut body } = answer;
     let mut headers = head.headers;
     strip(&mut headers);
-    headers.remove(CONTENT_LENGTH);
+    remove(&mut headers, &CONTENT_LENGTH);
     if head.status.is_informational() {
         let detail = "a status that cannot be answered";
         return refuse(visit, &Fault::because(Reason::BackendInvalid, detail));

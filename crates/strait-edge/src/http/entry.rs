@@ -1,5 +1,6 @@
 //! Plain HTTP at an entry.
 
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,12 +9,12 @@ use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_part};
+use tokio::runtime::Handle;
 
-use crate::activity::Activity;
 use crate::http::body::{Idle, Plain, cause, poll_incoming};
-use crate::http::hop::{content_length, strip};
+use crate::http::hop::{content_length, remove, strip};
 use crate::http::outgoing::Outgoing;
-use crate::visit::{Requested, Visit, carry as carry_visit};
+use crate::visit::{Door, Requested, Visit, carry as carry_visit};
 
 /// Carries a plain request.
 pub(crate) async fn carry(visit: Visit, request: Requested, body: Incoming) -> Response<Outgoing> {
@@ -36,7 +37,7 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
     let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if visit.is_head || bodiless {
         if head.status == StatusCode::NO_CONTENT {
-            headers.remove(CONTENT_LENGTH);
+            remove(&mut headers, &CONTENT_LENGTH);
         }
         end_of(&mut body).await;
         return visit.respond(head.status, headers, Outgoing::full(""), false);
@@ -47,7 +48,7 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
     }
     // Both at once would be two framings of one body (RFC 9112 6.2).
     if visit.version < Version::HTTP_2 && length.is_some() {
-        headers.remove(TRAILER);
+        remove(&mut headers, &TRAILER);
     }
     let ends_with_connection = length.is_none() && body.size().is_none();
     let body = Outgoing::plain(Plain::answer(body, length));
@@ -76,21 +77,47 @@ pub(crate) fn visitor_body(visit: &Visit, length: Option<u64>, body: Incoming) -
         return Box::new(EmptyBody);
     }
     let idle = Idle::new(visit.door.entry.settings.body_idle);
-    let activity = visit.door.activity.clone();
-    Box::new(VisitorBody { body, left: length, idle, activity, ended: false })
+    let (door, http2) = (visit.door.clone(), visit.version == Version::HTTP_2);
+    Box::new(VisitorBody { body: Some(body), left: length, idle, door, http2, ended: false })
 }
 
 struct VisitorBody {
-    body: Incoming,
+    /// Taken when it is dropped, and never before.
+    body: Option<Incoming>,
     left: Option<u64>,
     idle: Idle,
-    activity: Arc<Activity>,
+    door: Arc<Door>,
+    http2: bool,
     ended: bool,
+}
+
+/// How long an upload over HTTP/2 stays open when its answer is complete.
+const LEAVE: Duration = Duration::from_secs(1);
+/// What is still read of it, in bytes.
+const LEFT_OVER: usize = 256 << 10;
+
+/// Keeps an upload open for a while whose answer has ended before it. Dropping it sends a
+/// reset without error, which means "send no more" (RFC 9113 8.1); but curl before
+/// version 8 does not look at an answer that comes together with a reset.
+async fn leave_unread(mut body: Incoming) {
+    let rest = async {
+        let mut room = LEFT_OVER;
+        while room > 0 {
+            match poll_fn(|cx| poll_incoming(&mut body, cx)).await {
+                Some(Ok(Part::Data(data))) => room = room.saturating_sub(data.bytes.len()),
+                // It ended after all, or the visitor has reset it.
+                _ => return,
+            }
+        }
+        pending().await
+    };
+    let _ = tokio::time::timeout(LEAVE, rest).await;
 }
 
 impl Body for VisitorBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
-        let part = match poll_incoming(&mut self.body, cx) {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let part = match poll_incoming(body, cx) {
             Poll::Ready(part) => part,
             Poll::Pending if self.idle.poll_silence(cx).is_ready() => {
                 let detail = "the visitor stopped sending its body";
@@ -116,7 +143,7 @@ impl Body for VisitorBody {
     }
 
     fn is_end(&self) -> bool {
-        http_body::Body::is_end_stream(&self.body)
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size(&self) -> Option<u64> {
@@ -126,8 +153,14 @@ impl Body for VisitorBody {
 
 impl Drop for VisitorBody {
     fn drop(&mut self) {
-        if !self.ended && !self.is_end() {
-            self.activity.left_unread();
+        if self.ended || self.is_end() {
+            return;
+        }
+        match self.body.take() {
+            Some(body) if self.http2 && Handle::try_current().is_ok() => {
+                self.door.tasks.spawn(leave_unread(body));
+            }
+            _ => self.door.activity.left_unread(),
         }
     }
 }

@@ -33,33 +33,52 @@ fn is_essential(name: &HeaderName) -> bool {
     name == HOST || name == CONTENT_LENGTH || name.as_str().starts_with("x-forwarded-")
 }
 
+/// Keeps the fields that `keep` accepts, in their order: the map's own removal puts the
+/// last field into the gap.
+pub(crate) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().all(&keep) {
+        return;
+    }
+    let mut kept = HeaderMap::with_capacity(headers.keys_len());
+    let mut current = None;
+    for (name, value) in std::mem::take(headers) {
+        // A name comes with the first of its values only.
+        if let Some(name) = name {
+            current = keep(&name).then_some(name);
+        }
+        if let Some(name) = &current {
+            kept.append(name, value);
+        }
+    }
+    *headers = kept;
+}
+
+/// Removes one field, and leaves the others in their order.
+pub(crate) fn remove(headers: &mut HeaderMap, name: &HeaderName) {
+    retain(headers, |other| other != name);
+}
+
 /// Removes what is hop-by-hop from a request or an answer. `TE: trailers` stays on
 /// requests: whoever relays it must be able to deliver trailers, and we are.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let listed: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-            .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
-            .filter(|name| name != TE && !is_essential(name))
-            .collect();
-        for name in listed {
-            headers.remove(name);
-        }
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
+        .filter(|name| name != TE && !is_essential(name))
+        .collect();
+    let trailers = has_token(headers, &TE, "trailers");
+    retain(headers, |name| {
+        // Each leg asks for and grants `100 Continue` by itself.
+        !(HOP_BY_HOP.contains(name)
+            || listed.contains(name)
+            || name == EXPECT
+            || (name == TE && !trailers))
+    });
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-    if headers.contains_key(TE) {
-        let trailers = has_token(headers, &TE, "trailers");
-        headers.remove(TE);
-        if trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
-    }
-    // Each leg asks for and grants `100 Continue` by itself.
-    headers.remove(EXPECT);
 }
 
 /// The length that a head announces: `Ok(None)` when it does not. Where it is said twice it
@@ -116,6 +135,26 @@ mod tests {
         left.sort_unstable();
         assert_eq!(left, ["accept", "host", "te", "x-forwarded-for"]);
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn what_stays_keeps_its_order() {
+        let mut headers = map(&[
+            ("connection", "x-mine"),
+            ("x-mine", "1"),
+            ("x-a", "1"),
+            ("x-b", "1"),
+            ("expect", "100-continue"),
+            ("x-a", "2"),
+            ("x-c", "1"),
+            ("te", "trailers"),
+            ("x-d", "1"),
+        ]);
+        strip(&mut headers);
+        remove(&mut headers, &HeaderName::from_static("x-b"));
+        let left: Vec<_> =
+            headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
+        assert_eq!(left, ["x-a=1", "x-a=2", "x-c=1", "te=trailers", "x-d=1"]);
     }
 
     #[test]

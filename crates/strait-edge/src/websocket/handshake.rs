@@ -12,7 +12,7 @@ use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use strait_engine::{Fault, Reason};
 
 use crate::classify::Refusal;
-use crate::http::hop::has_token;
+use crate::http::hop::{has_token, retain};
 
 /// RFC 6455 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -45,9 +45,9 @@ pub(crate) fn check_request(
 
 /// Removes the fields that belong to one leg of a handshake, from a request or an answer.
 pub(crate) fn strip_leg(headers: &mut HeaderMap) {
-    for name in [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
-        headers.remove(name);
-    }
+    let of_one_leg =
+        [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH];
+    retain(headers, |name| !of_one_leg.contains(name));
 }
 
 /// The `Sec-WebSocket-Accept` for a key (RFC 6455 4.2.2).

@@ -51,7 +51,8 @@ impl Default for Limits {
             session_budget: 64 << 20,
             process_budget: 512 << 20,
             initial_window: 256 << 10,
-            max_window: 16 << 20,
+            // All of it can lie in this node's memory when one visitor stops reading.
+            max_window: 4 << 20,
             max_header_bytes: 64 << 10,
             max_header_fields: 100,
             max_uri: 16 << 10,

@@ -1,7 +1,7 @@
 //! Reads a TOML document key by key. Whatever is read is thereby allowed; what nobody read
 //! is an unknown key. Problems are collected, so that all of them can be told at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -94,16 +94,29 @@ pub(super) struct Table<'d, 'a> {
     pub(super) at: usize,
     table: &'d DeTable<'a>,
     asked: RefCell<Vec<&'static str>>,
+    ignored: Cell<bool>,
 }
 
 impl<'d, 'a> Table<'d, 'a> {
     pub(super) fn root(doc: &'d Document<'a>, table: &'d DeTable<'a>) -> Table<'d, 'a> {
-        Table { doc, title: String::new(), at: 0, table, asked: RefCell::default() }
+        Table {
+            doc,
+            title: String::new(),
+            at: 0,
+            table,
+            asked: RefCell::default(),
+            ignored: Cell::default(),
+        }
     }
 
     fn get(&self, key: &'static str) -> Option<&'d Spanned<DeValue<'a>>> {
         self.asked.borrow_mut().push(key);
         self.table.get(key)
+    }
+
+    /// Nobody will read this table: its keys are no problem of their own.
+    pub(super) fn ignore(&self) {
+        self.ignored.set(true);
     }
 
     /// Whether the key is there, without reading it.
@@ -283,7 +296,14 @@ impl<'d, 'a> Table<'d, 'a> {
         table: &'d DeTable<'a>,
     ) -> Table<'d, 'a> {
         let at = value.span().start;
-        Table { doc: self.doc, title, at, table, asked: RefCell::default() }
+        Table {
+            doc: self.doc,
+            title,
+            at,
+            table,
+            asked: RefCell::default(),
+            ignored: Cell::default(),
+        }
     }
 
     fn path(&self, key: &str) -> String {
@@ -299,6 +319,9 @@ impl<'d, 'a> Table<'d, 'a> {
 
 impl Drop for Table<'_, '_> {
     fn drop(&mut self) {
+        if self.ignored.get() {
+            return;
+        }
         let asked = self.asked.borrow();
         let known: HashSet<&str> = asked.iter().copied().collect();
         for (key, _) in self.table.iter() {

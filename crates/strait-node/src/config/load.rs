@@ -184,8 +184,11 @@ fn build(
     let admin = admin(&root, role.unwrap_or(RoleKind::Server), over);
     let log = log(&root, over);
     let (limits, timeouts) = (limits(&root), timeouts(&root));
-    // A table of the other kind is read as well: its mistakes are mistakes all the same.
-    let role = match role? {
+    let Some(role) = role else {
+        [server, client].iter().flatten().for_each(Table::ignore);
+        return None;
+    };
+    let role = match role {
         RoleKind::Server => Role::Server(nodes::server(doc, server, folder, over)),
         RoleKind::Client => Role::Client(nodes::client(doc, client, folder, over, &services)?),
     };

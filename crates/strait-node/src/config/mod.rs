@@ -24,7 +24,7 @@ use strait_wire::Protocol;
 use crate::secrets::{DevelopmentCertificate, Pin, Token, TokenDigest};
 
 pub use address::{Listen, ServerUrl};
-pub use backend::{BackendAddress, parse_backend};
+pub use backend::{BackendAddress, Place, Scheme, parse_backend};
 pub use defaults::{default_client_id, host_name};
 pub use load::{AdminChoice, Loaded, Overrides, RoleKind, load};
 pub use problem::{ConfigError, Problem};

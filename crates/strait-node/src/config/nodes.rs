@@ -37,7 +37,7 @@ pub(super) fn server(
     if let Some(token) = &over.token {
         // A flag replaces what the file says.
         tokens = vec![TokenRule {
-            name: "flag".to_owned(),
+            name: "default".to_owned(),
             sha256: token.digest(),
             services: vec!["*".to_owned()],
         }];
@@ -51,6 +51,10 @@ pub(super) fn server(
             Some(table) => doc.problem(table.at, message),
             None => doc.problem_of_all(message),
         }
+    }
+    if insecure_no_auth && !tokens.is_empty() {
+        let place = anybody.map(|flag| flag.at);
+        doc.warn(place, "anybody may connect (insecure_no_auth): the tokens do not matter");
     }
     let address = over.tunnel.or(listen.map(|l| l.value)).unwrap_or(defaults::TUNNEL);
     let told = over.insecure_no_tls || plain.is_some_and(|flag| flag.value);

@@ -37,7 +37,7 @@ impl fmt::Display for ConfigError {
                 writeln!(f)?;
             }
             match (self.file.as_str(), problem.at) {
-                ("", _) => {}
+                ("", _) => f.write_str("strait: ")?,
                 (file, Some((line, column))) => write!(f, "{file}:{line}:{column}: ")?,
                 (file, None) => write!(f, "{file}: ")?,
             }

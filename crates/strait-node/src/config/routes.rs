@@ -8,8 +8,8 @@ use strait_wire::Protocol;
 use super::document::{Document, Table};
 use super::nodes::{certificate, check_certificate, same_port};
 use super::{
-    EntryConfig, Listen, Overrides, RoleKind, ServiceConfig, defaults, nearest, parse_backend,
-    parse_host_pattern, parse_name, parse_path_prefix,
+    EntryConfig, Listen, Overrides, RoleKind, Scheme, ServiceConfig, defaults, nearest,
+    parse_backend, parse_host_pattern, parse_name, parse_path_prefix,
 };
 
 /// Reads `[[entries]]` and lays the flags over them.
@@ -94,7 +94,7 @@ fn service(table: &Table<'_, '_>) -> Option<ServiceConfig> {
         .map(|list| list.into_iter().map(|given| given.value).collect());
     let protocols = protocols.unwrap_or_default();
     // A bare port of a gRPC-only service can only mean HTTP/2.
-    let scheme = if protocols == [Protocol::Grpc] { "h2c" } else { "http" };
+    let scheme = if protocols == [Protocol::Grpc] { Scheme::H2c } else { Scheme::Http };
     let allowed = "a port or an address";
     let backend = table.parsed_or_number("backend", allowed, |text| parse_backend(text, scheme));
     let hosts = table.list("hosts", parse_host_pattern).unwrap_or_default();

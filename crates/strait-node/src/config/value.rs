@@ -145,7 +145,7 @@ pub fn parse_digest(text: &str) -> Result<TokenDigest, String> {
 /// # Errors
 /// What is allowed.
 pub fn parse_pin(text: &str) -> Result<Pin, String> {
-    text.parse().map_err(|()| {
+    text.parse().map_err(|_| {
         format!(
             "{:?} is not a pin; copy it from the server: \"sha256:\" and 64 hex digits",
             clip(text)

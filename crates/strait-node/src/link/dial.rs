@@ -38,8 +38,8 @@ const STEP: Duration = Duration::from_secs(10);
 pub(crate) enum DialError {
     /// The machine answers, the port does not: the server is down or restarting.
     Refused(String),
-    /// The server does not accept the credential.
-    Credential(String),
+    /// The server does not want this client as it is: a person must change something.
+    Unwanted(String),
     /// Anything else.
     Other(String),
 }
@@ -47,7 +47,7 @@ pub(crate) enum DialError {
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DialError::Refused(text) | DialError::Credential(text) | DialError::Other(text) => {
+            DialError::Refused(text) | DialError::Unwanted(text) | DialError::Other(text) => {
                 f.write_str(text)
             }
         }
@@ -102,6 +102,8 @@ impl Dialer {
             "; it does not speak TLS there: use http:// if the tunnel runs without TLS"
         } else if text.contains("UnknownIssuer") {
             "; give its certificate with --ca, or the pin that the server printed with --pin"
+        } else if text.contains("ApplicationVerificationFailure") {
+            "; its certificate is not the one that --pin names: compare it with what the server prints"
         } else {
             ""
         };
@@ -156,7 +158,7 @@ impl Dialer {
     fn refusal(&self, status: &Status) -> DialError {
         let server = &self.server;
         match status.code() {
-            Code::Unauthenticated => DialError::Credential(format!(
+            Code::Unauthenticated => DialError::Unwanted(format!(
                 "{server}: {}; check --token (or STRAIT_TOKEN) against what the server printed",
                 status.message()
             )),

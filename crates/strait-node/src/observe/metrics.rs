@@ -288,7 +288,10 @@ fn sessions(encoder: &mut DescriptorEncoder<'_>, sessions: &[SessionStatus]) -> 
     for ((name, help, read, unit), kind) in columns {
         let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
         for (peer, sessions) in &peers {
-            let sum: u64 = sessions.iter().map(|session| read(session)).sum();
+            let values = sessions.iter().map(|session| read(session));
+            // A round trip is not twice as long because there are two tunnels.
+            let time = matches!((kind, *unit), (MetricType::Gauge, 1_000_000));
+            let sum: u64 = if time { values.max().unwrap_or(0) } else { values.sum() };
             let label = [("peer", peer.as_str())];
             let row = metric.encode_family(&label)?;
             match (kind, *unit) {

@@ -2,53 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
-use sha2::{Digest, Sha256};
 
-use super::token::hex32;
 use crate::observe::time::civil_from_days;
-
-/// SHA-256 of a certificate in DER form; printed as `sha256:` and 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pin([u8; 32]);
-
-impl Pin {
-    /// The pin of a certificate.
-    pub fn of(der: &[u8]) -> Pin {
-        Pin(Sha256::digest(der).into())
-    }
-
-    /// The digest itself.
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Pin {
-    type Err = ();
-
-    /// The prefix may be missing; colons between digits, as openssl prints them, are taken.
-    fn from_str(text: &str) -> Result<Pin, ()> {
-        let text = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
-        hex32(&text).map(Pin).ok_or(())
-    }
-}
 
 /// A self-signed certificate for `localhost`, the loopback addresses and this host's name,
 /// valid for ten years: clients trust its pin, not its dates.
@@ -124,13 +82,5 @@ mod tests {
         let mixed = DevelopmentCertificate::from_pem(made.cert_pem.clone(), other.key_pem);
         assert!(Identity::of(&mixed).unwrap_err().contains("does not belong"));
         assert!(!format!("{made:?}").contains("PRIVATE"));
-    }
-
-    #[test]
-    fn pins_are_read_as_they_are_printed() {
-        let pin = Pin::of(b"certificate");
-        assert_eq!(pin.to_string().parse(), Ok(pin));
-        assert_eq!(pin.to_string()[7..].parse(), Ok(pin));
-        assert_eq!("sha256:zz".parse::<Pin>(), Err(()));
     }
 }

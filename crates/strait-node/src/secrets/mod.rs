@@ -4,6 +4,7 @@ mod certificate;
 mod state;
 mod token;
 
-pub use certificate::{DevelopmentCertificate, Pin};
+pub use certificate::DevelopmentCertificate;
 pub use state::{ServerSecrets, State, TokenState};
+pub use strait_edge::tls::Pin;
 pub use token::{LONGEST_TOKEN, Token, TokenDigest, authorise};

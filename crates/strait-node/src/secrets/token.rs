@@ -94,7 +94,7 @@ impl FromStr for TokenDigest {
 }
 
 /// 32 bytes from 64 hex digits.
-pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
+fn hex32(text: &str) -> Option<[u8; 32]> {
     let text = text.as_bytes();
     if text.len() != 64 {
         return None;

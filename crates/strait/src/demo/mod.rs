@@ -34,7 +34,10 @@ pub(crate) struct Arguments {
 
 /// Runs the demo until it is interrupted.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Looking for what has arrived after 8 polls instead of 61 halves the median of small
+    // requests beside bulk that takes every core; measured on two cores.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(8).build();
     let outcome = runtime.and_then(|runtime| {
         let outcome = runtime.block_on(demo(arguments));
         // Visitors may still hold answers that never end: nothing is worth waiting for.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strait_node::config::{
-    Config, EntryConfig, Limits, LogConfig, Role, ServerUrl, ServiceConfig, Timeouts, TokenRule,
-    TunnelDial, TunnelListen, TunnelTls, parse_backend,
+    Config, EntryConfig, Limits, LogConfig, Role, Scheme, ServerUrl, ServiceConfig, Timeouts,
+    TokenRule, TunnelDial, TunnelListen, TunnelTls, parse_backend,
 };
 use strait_node::observe::{Live, Recorders};
 use strait_node::secrets::Token;
@@ -133,15 +133,15 @@ fn client_config(tunnel: SocketAddr, token: Token, samples: &Samples) -> io::Res
         id: "demo-client".to_owned(),
         once: false,
     });
-    let web = service("web", samples.http, "http", &[Protocol::Http, Protocol::WebSocket])?;
-    let grpc = service("sampler", samples.grpc, "h2c", &[Protocol::Grpc])?;
+    let web = service("web", samples.http, Scheme::Http, &[Protocol::Http, Protocol::WebSocket])?;
+    let grpc = service("sampler", samples.grpc, Scheme::H2c, &[Protocol::Grpc])?;
     Ok(node(role, Vec::new(), vec![web, grpc]))
 }
 
 fn service(
     name: &str,
     address: SocketAddr,
-    scheme: &str,
+    scheme: Scheme,
     protocols: &[Protocol],
 ) -> io::Result<ServiceConfig> {
     let backend = parse_backend(&address.to_string(), scheme).map_err(io::Error::other)?;

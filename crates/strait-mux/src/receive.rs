@@ -227,7 +227,10 @@ impl Mux {
         }
         for data in frame.data {
             step(&mut recv.state, Happening::Data)?;
-            if !recv.window.receive(data.weight()) {
+            // Credit that the peer was not told of yet is none.
+            let within = recv.window.receive(data.weight())
+                && recv.window.outstanding() >= recv.credit_due as usize;
+            if !within {
                 return Err(Wrong {
                     reason: Reason::FlowControl,
                     message: "data beyond the credit",

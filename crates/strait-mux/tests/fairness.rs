@@ -1,4 +1,5 @@
 //! Whose turn it is: what the scheduler promises, seen on the wire.
+#![allow(clippy::panic)] // how a test fails
 
 mod common;
 

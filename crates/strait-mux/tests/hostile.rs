@@ -1,5 +1,6 @@
 //! A peer that breaks the protocol: each violation costs the request it concerns, and many
 //! of them the session; nothing is left behind and nothing panics.
+#![allow(clippy::panic)] // how a test fails
 
 mod common;
 
@@ -151,6 +152,22 @@ fn data_beyond_the_credit() {
     let data = vec![plain(granted - 64), plain(0)];
     let beyond = StreamFrame { protocol: Protocol::Http, data, ..chunk(PEERS, 1, true) };
     costs_one_request(&mut node, PEERS, vec![Frame::Stream(beyond)], Reason::FlowControl);
+}
+
+#[test]
+fn credit_that_was_not_told_yet_is_none() {
+    let mut node = Node::new();
+    node.give(Frame::Stream(open(PEERS, false)));
+    let accounts = node.mux.accounts(StreamNo(PEERS)).expect("in the table");
+    assert!(accounts.credit_due > 0);
+    let told = accounts.outstanding - accounts.credit_due;
+    let all = StreamFrame { data: vec![plain(told - 64)], ..chunk(PEERS, 1, true) };
+    node.give(Frame::Stream(all));
+    assert_eq!(node.mux.violations(), 0);
+    node.give(Frame::Stream(StreamFrame { data: vec![plain(1)], ..chunk(PEERS, 2, true) }));
+    assert_eq!(node.pull_resets()[0].reason, Reason::FlowControl);
+    node.drop_handles(StreamNo(PEERS));
+    node.is_empty();
 }
 
 #[test]

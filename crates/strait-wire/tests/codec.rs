@@ -1,4 +1,5 @@
 //! Frames to bytes and back; and bytes that no encoder would write.
+#![allow(clippy::panic)] // how a test fails
 
 mod common;
 

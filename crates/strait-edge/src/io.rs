@@ -78,7 +78,8 @@ impl Conn {
 
     /// The same connection with `bytes` to be read first, and no longer reporting.
     pub(crate) fn upgraded(mut self, bytes: Bytes) -> Conn {
-        self.replay = bytes;
+        // Even when empty they would hold on to the HTTP library's whole read buffer.
+        self.replay = if bytes.is_empty() { Bytes::new() } else { bytes };
         self.activity = None;
         self.reads_on = false;
         self

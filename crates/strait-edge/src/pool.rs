@@ -59,6 +59,8 @@ struct Load {
     /// Streams that the backend allows at once.
     most: AtomicUsize,
     idle_since: Mutex<Instant>,
+    /// The connection failed, or the backend is leaving it: no new requests.
+    leaving: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -161,6 +163,7 @@ impl Pool {
             active: AtomicUsize::new(1),
             most: AtomicUsize::new(served.current_max_send_streams()),
             idle_since: Mutex::new(Instant::now()),
+            leaving: AtomicBool::new(false),
         });
         let told = load.clone();
         tokio::spawn(async move {
@@ -180,7 +183,7 @@ impl Pool {
 
     fn pick(self: &Arc<Self>) -> Option<Lease> {
         let mut all = lock(&self.http2);
-        all.retain(|shared| !shared.sender.is_closed());
+        all.retain(|shared| !shared.sender.is_closed() && !shared.load.leaving.load(Relaxed));
         let shared = all.iter().find(|shared| {
             let most = shared.load.most.load(Relaxed).clamp(1, MAX_STREAMS);
             shared.load.active.load(Relaxed) < most
@@ -192,7 +195,7 @@ impl Pool {
     }
 
     fn lease(self: &Arc<Self>, sender: Sender, reused: bool, share: Option<Share>) -> Lease {
-        Lease { sender, reused, pool: Arc::downgrade(self), _share: share }
+        Lease { sender, reused, pool: Arc::downgrade(self), share }
     }
 
     fn refused(&self, error: &hyper::Error) -> Fault {
@@ -237,7 +240,7 @@ impl Pool {
         shared.retain(|one| {
             let unused =
                 one.load.active.load(Relaxed) == 0 && lock(&one.load.idle_since).elapsed() >= limit;
-            !unused && !one.sender.is_closed()
+            !unused && !one.sender.is_closed() && !one.load.leaving.load(Relaxed)
         });
         let empty = idle.is_empty() && shared.is_empty();
         if empty {
@@ -270,10 +273,17 @@ pub(crate) struct Lease {
     /// Whether it served a request before: then the backend may have closed it unseen.
     pub(crate) reused: bool,
     pool: Weak<Pool>,
-    _share: Option<Share>,
+    share: Option<Share>,
 }
 
 impl Lease {
+    /// The connection, not only the request, has failed: it takes no new requests.
+    pub(crate) fn forsake(&self) {
+        if let Some(Share(load)) = &self.share {
+            load.leaving.store(true, Relaxed);
+        }
+    }
+
     /// Sends a request.
     ///
     /// # Errors

@@ -59,7 +59,8 @@ impl Visit {
         tracing::debug!(id = %self.id, %fault, "a request was refused");
         let status = fault.face().status();
         let text = fault::line(fault.reason, &self.id);
-        let close = self.must_close && status.is_client_error();
+        let draining = fault.reason == strait_engine::Reason::Draining;
+        let close = draining || (self.must_close && status.is_client_error());
         let mut response = self.tell(status, text, fault.reason.as_str(), close);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

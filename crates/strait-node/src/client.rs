@@ -48,7 +48,7 @@ impl Client {
                 return Err(text);
             }
             let obstacle = match failure {
-                DialError::Refused(_) => Obstacle::Refused,
+                DialError::Away(_) => Obstacle::Away,
                 DialError::Unwanted(_) => Obstacle::Unwanted,
                 DialError::Other(_) => Obstacle::Other,
             };
@@ -109,8 +109,11 @@ impl Client {
                     self.hub.name
                 ))
             }
-            Ending::Goodbye(_) => DialError::Other(format!("{server}: the server went away")),
-            Ending::Lost(why) => DialError::Other(format!("{server}: the tunnel was lost: {why}")),
+            Ending::Goodbye(Some(goaway)) if !goaway.message.is_empty() => DialError::Other(
+                format!("{server}: the server ended the tunnel: {}", goaway.message),
+            ),
+            Ending::Goodbye(_) => DialError::Away(format!("{server}: the server went away")),
+            Ending::Lost(why) => DialError::Away(format!("{server}: the tunnel was lost: {why}")),
             Ending::Refused(why) => {
                 DialError::Other(format!("{server}: the tunnel was ended: {why}"))
             }

@@ -6,20 +6,22 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Longest pause while the server's machine answers and only its port does not: it is
-/// restarting, and asking costs it next to nothing.
-const LONGEST_REFUSED: Duration = Duration::from_secs(1);
+/// Longest pause while the server is away for a moment: asking costs next to nothing.
+const LONGEST_AWAY: Duration = Duration::from_secs(1);
+/// As many attempts reach [`LONGEST_AWAY`].
+const AWAY: u32 = 4;
 /// Pause after a refusal that only a person can mend.
 const PERSON: Duration = Duration::from_secs(10);
 
 /// What the last attempt ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Obstacle {
-    /// Connection refused.
-    Refused,
+    /// The server was there and is not now, or its machine answers and only its port does
+    /// not: it is restarting.
+    Away,
     /// The server does not want this client as it is.
     Unwanted,
-    /// Anything else, a lost tunnel included.
+    /// Anything else.
     Other,
 }
 
@@ -39,12 +41,15 @@ impl Backoff {
     /// The pause before the next attempt. `dice` is uniform over all of `u64`.
     pub(crate) fn pause(&mut self, obstacle: Obstacle, dice: u64) -> Duration {
         let cap = match obstacle {
-            Obstacle::Refused => LONGEST_REFUSED,
+            Obstacle::Away => LONGEST_AWAY,
             Obstacle::Other => LONGEST,
             Obstacle::Unwanted => return PERSON / 2 + scale(PERSON / 2, dice),
         };
         let ceiling = FIRST.saturating_mul(1 << self.attempts.min(16)).min(cap);
-        self.attempts += 1;
+        // However long a server was away, the first other trouble waits no longer for it.
+        if obstacle == Obstacle::Other || self.attempts < AWAY {
+            self.attempts += 1;
+        }
         scale(ceiling, dice)
     }
 }
@@ -72,7 +77,8 @@ mod tests {
     #[test]
     fn a_restarting_server_is_asked_at_least_every_second() {
         let mut backoff = Backoff::default();
-        assert!((0..50).all(|_| backoff.pause(Obstacle::Refused, u64::MAX) <= LONGEST_REFUSED));
+        assert!((0..50).all(|_| backoff.pause(Obstacle::Away, u64::MAX) <= LONGEST_AWAY));
+        assert!(backoff.pause(Obstacle::Other, u64::MAX) < Duration::from_secs(2));
     }
 
     #[test]

@@ -86,6 +86,10 @@ pub(crate) async fn send(
             Ok(response) => return Ok(Sent { response, held: Held { lease, abort } }),
             Err(error) => error,
         };
+        let reset = cause::<h2::Error>(error.error()).is_some_and(|error| error.is_reset());
+        if !reset {
+            lease.forsake();
+        }
         // A connection that was used before may have been closed unseen. What was not
         // written can go again, and so can what is safe to do twice (RFC 9110 9.2.1).
         let again = !fresh && lease.reused;
@@ -96,7 +100,7 @@ pub(crate) async fn send(
                 let untouched = Some(Box::new(Exchange { head, context, body }));
                 return Err(Failure { fault, untouched });
             }
-        } else if again && empty && !http2 && head.method.is_safe() {
+        } else if again && empty && !reset && head.method.is_safe() {
             body = Box::new(EmptyBody);
         } else {
             return Err(fault_of(error.error(), upload.as_deref()).into());

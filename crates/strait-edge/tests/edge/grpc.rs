@@ -15,7 +15,7 @@ use crate::world::{
     Body, Door, Service, Visitor, backend, channel, door, door_to, full, http_service, soon, until,
 };
 
-fn message(bytes: &[u8]) -> Bytes {
+pub fn message(bytes: &[u8]) -> Bytes {
     let mut framed = BytesMut::new();
     framed.put_u8(0);
     framed.put_u32(bytes.len() as u32);
@@ -23,7 +23,7 @@ fn message(bytes: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-fn call(visitor: &Visitor, path: &str, body: Body) -> Request<Body> {
+pub fn call(visitor: &Visitor, path: &str, body: Body) -> Request<Body> {
     let mut request = visitor.request("POST", path, body);
     let headers = request.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
@@ -39,7 +39,7 @@ fn status(value: &'static str) -> HeaderMap {
 }
 
 /// Echoes what it gets, piece by piece, then says OK; other paths misbehave.
-async fn service() -> Service {
+pub async fn service() -> Service {
     http_service(true, |request: Request<Incoming>| async move {
         let (parts, mut body) = request.into_parts();
         assert_eq!(parts.headers["te"], "trailers");

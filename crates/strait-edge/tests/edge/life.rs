@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::world::{
-    Visitor, channel, door, full, http_service, raw_service, read_until, soon, until,
+    Visitor, backend, channel, door, door_to, full, http_service, raw_service, read_until, soon,
+    task, until,
 };
 
 #[tokio::test]
@@ -97,13 +98,16 @@ async fn dropping_the_entry_ends_everything() {
         let _ = tcp.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let door = door("http", &service, Settings::default()).await;
-    let mut tcp = TcpStream::connect(door.address).await.unwrap();
-    tcp.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    until("the backend has it", || service.open.load(SeqCst) == 1).await;
-    drop(door);
-    let _ = soon(tcp.read_to_end(&mut Vec::new())).await;
-    until("the backend is let go", || service.open.load(SeqCst) == 0).await;
+    for http2 in [false, true] {
+        let door = door("http", &service, Settings::default()).await;
+        let mut visitor = Visitor::new(door.address, http2).await;
+        let mut sending = Box::pin(visitor.try_send(visitor.request("GET", "/", full(""))));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut sending).await.is_err());
+        until("the backend has it", || service.open.load(SeqCst) == 1).await;
+        drop(door);
+        assert!(soon(sending).await.is_err());
+        until("the backend is let go", || service.open.load(SeqCst) == 0).await;
+    }
 }
 
 #[tokio::test]
@@ -148,4 +152,49 @@ async fn many_at_once_share_connections_and_none_is_mixed_up() {
         let connections = service.connections.load(SeqCst);
         assert!(connections <= if service_http2 { 2 } else { 40 }, "{connections} connections");
     }
+}
+
+#[tokio::test]
+async fn a_backend_that_leaves_its_connection_is_met_on_a_new_one() {
+    // Each HTTP/2 connection takes one request and then says goodbye.
+    let service = raw_service(|tcp, number| async move {
+        let mut server = h2::server::handshake(tcp).await.unwrap();
+        let (_, mut respond) = server.accept().await.unwrap().unwrap();
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(number.to_string().into(), true).unwrap();
+        server.graceful_shutdown();
+        while server.accept().await.is_some() {}
+    })
+    .await;
+    let door = door("h2c", &service, Settings::default()).await;
+    let mut visitor = Visitor::new(door.address, true).await;
+    for turn in 0..5 {
+        let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+        assert_eq!(answer.status(), 200);
+        let seen = soon(answer.into_body().collect()).await.unwrap().to_bytes();
+        assert_eq!(seen, turn.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_a_backend_like_any_other() {
+    let path = std::env::temp_dir().join(format!("strait-edge-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let _service = task(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = hyper::service::service_fn(|_| async {
+                Ok::<_, std::convert::Infallible>(Response::new(full("by file")))
+            });
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+        }
+    });
+    let upstream = backend(&format!("unix:{}", path.display()), Settings::default());
+    let door = door_to(Arc::new(upstream), Settings::default()).await;
+    let mut visitor = Visitor::new(door.address, false).await;
+    let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+    assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), "by file");
+    std::fs::remove_file(&path).unwrap();
 }

@@ -12,14 +12,17 @@ use crate::world::{Door, Service, Visitor, door_to, full, http_service, task};
 
 /// A TLS entry in front of the service, and its certificate.
 async fn secure_door(service: &Service) -> (Door, String) {
+    secure_door_by(&format!("http://{}", service.address)).await
+}
+
+async fn secure_door_by(to: &str) -> (Door, String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let tls = tls::server(certificate.as_bytes(), key.as_bytes(), tls::BOTH).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let settings = Settings::default();
-    let upstream =
-        Arc::new(crate::world::backend(&format!("http://{}", service.address), settings.clone()));
+    let upstream = Arc::new(crate::world::backend(to, settings.clone()));
     let entry =
         Entry { name: "tls".into(), upstream, settings: Arc::new(settings), tls: Some(tls) };
     let drain = CancellationToken::new();
@@ -57,4 +60,30 @@ async fn https_backends_are_believed_by_root_pin_or_not_at_all() {
     assert_eq!(status_with(door.address, &wrong).await.0, 502, "a pin is never overridden");
     let insecure = Trust { insecure: true, ..Trust::default() };
     assert_eq!(status_with(door.address, &insecure).await.0, 200);
+}
+
+#[tokio::test]
+async fn grpc_and_websocket_pass_over_tls_on_every_leg() {
+    // Plain entry, TLS backend, TLS entry, plain backend.
+    async fn chain(address: &str) -> (Door, Door) {
+        let (secure, certificate) = secure_door_by(address).await;
+        let trust = Trust { extra_roots: Some(certificate.into_bytes()), ..Trust::default() };
+        let address: BackendAddress =
+            format!("https://localhost:{}", secure.address.port()).parse().unwrap();
+        let settings = Settings::default();
+        let backend = Backend::new(address, Arc::new(settings.clone()), &trust).unwrap();
+        (secure, door_to(Arc::new(backend), settings).await)
+    }
+    let service = crate::grpc::service().await;
+    let (_secure, door) = chain(&format!("http://{}", service.address)).await;
+    let mut visitor = Visitor::new(door.address, true).await;
+    let call = crate::grpc::call(&visitor, "/t/Echo", full(crate::grpc::message(b"hello")));
+    let answer = visitor.send(call).await;
+    let collected = answer.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(collected.to_bytes(), crate::grpc::message(b"hello"));
+
+    let service = crate::websocket::echo("").await;
+    let (_secure, door) = chain(&format!("ws://{}", service.address)).await;
+    crate::websocket::echoes(&door).await;
 }

@@ -91,7 +91,7 @@ async fn accept(tcp: &mut TcpStream, extra: &str) -> String {
 }
 
 /// Echoes frames as they are until a close frame, which it answers.
-async fn echo(extra: &'static str) -> Service {
+pub async fn echo(extra: &'static str) -> Service {
     raw_service(move |mut tcp, _| async move {
         accept(&mut tcp, extra).await;
         while let Some((frame, masked)) = read_frame(&mut tcp).await {
@@ -130,6 +130,16 @@ async fn receive(tcp: &mut TcpStream) -> Option<Frame> {
     let (frame, masked) = soon(read_frame(tcp)).await?;
     assert!(!masked, "frames towards a client are not masked");
     Some(frame)
+}
+
+/// One socket through `door` to an echo, from handshake to close.
+pub async fn echoes(door: &Door) {
+    let (mut tcp, _) = open(door, "").await;
+    for one in [frame(0x81, "text"), frame(0x82, vec![1; 100_000]), frame(0x88, [0x03, 0xE8])] {
+        send(&mut tcp, &one).await;
+        assert_eq!(receive(&mut tcp).await, Some(one));
+    }
+    assert_eq!(receive(&mut tcp).await, None);
 }
 
 #[tokio::test]

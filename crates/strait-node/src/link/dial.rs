@@ -37,7 +37,7 @@ const STEP: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) enum DialError {
     /// The machine answers, the port does not: the server is down or restarting.
-    Refused(String),
+    Away(String),
     /// The server does not want this client as it is: a person must change something.
     Unwanted(String),
     /// Anything else.
@@ -47,7 +47,7 @@ pub(crate) enum DialError {
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DialError::Refused(text) | DialError::Unwanted(text) | DialError::Other(text) => {
+            DialError::Away(text) | DialError::Unwanted(text) | DialError::Other(text) => {
                 f.write_str(text)
             }
         }
@@ -89,7 +89,7 @@ impl Dialer {
         match timeout(STEP, TcpStream::connect(server.authority())).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(
-                DialError::Refused(format!("{server}: nothing listens there (connection refused)")),
+                DialError::Away(format!("{server}: nothing listens there (connection refused)")),
             ),
             Ok(Err(error)) => Err(other(format!("{server}: {error}"))),
             Err(_) => Err(other(format!("{server}: no answer to the connection attempt"))),

@@ -135,9 +135,10 @@ fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Openin
 async fn answer(exchange: Exchange, writer: StreamWriter, upstream: &dyn Upstream) {
     let outcome = {
         let mut carried = pin!(upstream.carry(exchange));
-        poll_fn(|cx| match carried.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending => writer.poll_gone(cx).map(|_| None),
+        // What was cancelled before it began never reaches a backend.
+        poll_fn(|cx| match writer.poll_gone(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => carried.as_mut().poll(cx).map(Some),
         })
         .await
     };

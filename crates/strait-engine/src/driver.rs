@@ -5,7 +5,7 @@ use std::future::Future;
 
 use strait_mux::Fatal;
 use strait_wire::{Frame, GoAway, Reason};
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use crate::Session;
 
@@ -77,35 +77,34 @@ pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
 
 async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
     let mut goodbye = None;
-    let mut deadline = match session.expire() {
-        Ok(at) => Instant::from_std(at),
-        Err(fatal) => return Ending::Refused(Refusal::Protocol(fatal)),
-    };
+    let mut deadline = Instant::now();
     loop {
-        tokio::select! {
-            biased;
-            frame = incoming.next() => match frame {
-                Ok(Some(frame)) => {
-                    if let Frame::GoAway(goaway) = &frame
-                        && goaway.last.is_some()
-                    {
-                        goodbye = Some(goaway.clone());
-                    }
-                    if let Err(fatal) = session.receive(frame) {
-                        return Ending::Refused(Refusal::Protocol(fatal));
-                    }
-                }
-                Ok(None) | Err(_) if goodbye.is_some() || session.said_goodbye() => {
-                    return Ending::Goodbye(goodbye);
-                }
-                Ok(None) => return Ending::Lost("the stream ended without a goodbye".to_owned()),
-                Err(LinkError::Broken(why)) => return Ending::Lost(why),
-                Err(LinkError::Unreadable(why)) => return Ending::Refused(why),
-            },
-            () = sleep_until(deadline) => match session.expire() {
+        // Looked at before every frame: a peer that sends without pause must not be able to
+        // put off the ping that shows that it does not read.
+        if Instant::now() >= deadline {
+            match session.expire() {
                 Ok(at) => deadline = Instant::from_std(at),
                 Err(fatal) => return Ending::Lost(fatal.to_string()),
-            },
+            }
+        }
+        let Ok(received) = timeout_at(deadline, incoming.next()).await else { continue };
+        match received {
+            Ok(Some(frame)) => {
+                if let Frame::GoAway(goaway) = &frame
+                    && goaway.last.is_some()
+                {
+                    goodbye = Some(goaway.clone());
+                }
+                if let Err(fatal) = session.receive(frame) {
+                    return Ending::Refused(Refusal::Protocol(fatal));
+                }
+            }
+            Ok(None) | Err(_) if goodbye.is_some() || session.said_goodbye() => {
+                return Ending::Goodbye(goodbye);
+            }
+            Ok(None) => return Ending::Lost("the stream ended without a goodbye".to_owned()),
+            Err(LinkError::Broken(why)) => return Ending::Lost(why),
+            Err(LinkError::Unreadable(why)) => return Ending::Refused(why),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Moves the frames of one session from its link, and its time.
 
+use std::fmt;
 use std::future::Future;
 
+use strait_mux::Fatal;
 use strait_wire::{Frame, GoAway, Reason};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
@@ -12,8 +14,37 @@ pub trait Incoming: Send {
     /// The next frame; `None` at the end of the stream.
     ///
     /// # Errors
-    /// What broke, for the log.
-    fn next(&mut self) -> impl Future<Output = Result<Option<Frame>, String>> + Send;
+    /// What broke. Nothing is received after that.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Frame>, LinkError>> + Send;
+}
+
+/// Why nothing can be received any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkError {
+    /// The connection broke; how, for the log.
+    Broken(String),
+    /// What came cannot be read as a frame: the peer's doing.
+    Unreadable(Refusal),
+}
+
+/// Why a session was ended by this side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The peer broke the protocol.
+    Protocol(Fatal),
+    /// What came is not a frame.
+    Malformed(String),
+    /// A message is over the size limit.
+    TooLarge(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Protocol(fatal) => fatal.fmt(f),
+            Refusal::Malformed(text) | Refusal::TooLarge(text) => f.write_str(text),
+        }
+    }
 }
 
 /// How a session ended.
@@ -24,7 +55,7 @@ pub enum Ending {
     /// The link broke, or the peer stopped answering.
     Lost(String),
     /// The peer broke the protocol; it was told why.
-    Refused(String),
+    Refused(Refusal),
 }
 
 /// How long a goodbye may take to be read by the peer.
@@ -35,7 +66,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
     let ending = receive(session, &mut incoming).await;
     if let Ending::Refused(why) = &ending {
-        session.close(Reason::Protocol, why);
+        session.refuse(why);
         // Let the goodbye leave before the link is torn down.
         let rest = async { while let Ok(Some(_)) = incoming.next().await {} };
         let _ = timeout(FAREWELL, rest).await;
@@ -48,7 +79,7 @@ async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
     let mut goodbye = None;
     let mut deadline = match session.expire() {
         Ok(at) => Instant::from_std(at),
-        Err(fatal) => return Ending::Refused(fatal.to_string()),
+        Err(fatal) => return Ending::Refused(Refusal::Protocol(fatal)),
     };
     loop {
         tokio::select! {
@@ -61,14 +92,15 @@ async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
                         goodbye = Some(goaway.clone());
                     }
                     if let Err(fatal) = session.receive(frame) {
-                        return Ending::Refused(fatal.to_string());
+                        return Ending::Refused(Refusal::Protocol(fatal));
                     }
                 }
                 Ok(None) | Err(_) if goodbye.is_some() || session.said_goodbye() => {
                     return Ending::Goodbye(goodbye);
                 }
                 Ok(None) => return Ending::Lost("the stream ended without a goodbye".to_owned()),
-                Err(error) => return Ending::Lost(error),
+                Err(LinkError::Broken(why)) => return Ending::Lost(why),
+                Err(LinkError::Unreadable(why)) => return Ending::Refused(why),
             },
             () = sleep_until(deadline) => match session.expire() {
                 Ok(at) => deadline = Instant::from_std(at),

@@ -21,7 +21,7 @@ pub use body::{Body, BoxBody, EmptyBody, collect_small, next_part};
 pub use carry::serve;
 pub use directory::{Directory, Local, RouteLine};
 pub use dispatch::Dispatch;
-pub use driver::{Ending, Incoming, drive};
+pub use driver::{Ending, Incoming, LinkError, Refusal, drive};
 pub use exchange::{Answer, Caller, Context, Exchange, Origin};
 pub use fault::Fault;
 pub use flight::{Counters, Flight, Flights};
@@ -30,7 +30,7 @@ pub use route::Match;
 pub use session::{News, Session};
 pub use upstream::{Carried, Failure, Upstream};
 
-pub use strait_mux::{Budget, Settings, Stats};
+pub use strait_mux::{Budget, Fatal, Settings, Stats};
 pub use strait_wire::{
     Data, MessageStart, Part, Protocol, Reason, RequestHead, RequestId, ResponseHead,
 };

@@ -9,6 +9,7 @@ use std::time::Instant;
 use strait_mux::{Budget, Event, Fatal, Mux, Settings, Stats};
 use strait_wire::{Announced, Announcement, Frame, GoAway, Hello, Reason, Side, StreamNo};
 
+use crate::Refusal;
 use crate::clock::now;
 
 /// A handle to one live tunnel. Clones share it.
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     /// Nothing is sent any more once what is queued is out.
     closing: bool,
     closed: bool,
+    /// Why this side ended the session, if it did so because of the peer.
+    refusal: Option<Refusal>,
     drained: Option<Waker>,
 }
 
@@ -87,6 +90,7 @@ impl Session {
             reader: None,
             closing: false,
             closed: false,
+            refusal: None,
             drained: None,
         };
         Session { shared: Arc::new(Shared { name, core: Mutex::new(core) }) }
@@ -221,6 +225,17 @@ impl Session {
                 core.closing = true;
             }
         });
+    }
+
+    /// Says goodbye because of what the peer did.
+    pub(crate) fn refuse(&self, refusal: &Refusal) {
+        self.with(|core| core.refusal = Some(refusal.clone()));
+        self.close(Reason::Protocol, &refusal.to_string());
+    }
+
+    /// Why this side ended the session, if it did so because of what the peer did.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.lock().refusal.clone()
     }
 
     /// Whether this side has said goodbye.

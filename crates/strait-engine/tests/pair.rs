@@ -18,9 +18,11 @@ use tokio_util::task::TaskTracker;
 struct Wire(mpsc::Receiver<Bytes>);
 
 impl Incoming for Wire {
-    async fn next(&mut self) -> Result<Option<Frame>, String> {
+    async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
         match self.0.recv().await {
-            Some(bytes) => codec::decode(bytes).map(Some).map_err(|e| e.to_string()),
+            Some(bytes) => codec::decode(bytes)
+                .map(Some)
+                .map_err(|e| LinkError::Unreadable(Refusal::Malformed(e.to_string()))),
             None => Ok(None),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use http::HeaderMap;
+use strait_wire::codec::MAX_FIELDS;
 use strait_wire::{Data, First, Frame, Opening, Protocol, Reason, Reset, ResponseHead, StreamNo};
 
 use crate::life::{Happening, State};
@@ -58,12 +59,17 @@ impl Mux {
         Some((stream.protocol, stream.opening.take()?))
     }
 
-    /// Queues the answer's head.
+    /// Queues the answer's head. One that the peer would have to take for a violation cuts
+    /// the request instead: no backend shall be able to end a session.
     ///
     /// # Errors
     /// The request is gone.
     pub fn respond(&mut self, no: StreamNo, head: ResponseHead) -> Result<(), Gone> {
         let stream = self.sending(no)?;
+        let upgrades = stream.protocol == Protocol::WebSocket && head.status == 101;
+        if (head.status.is_informational() && !upgrades) || head.headers.len() > MAX_FIELDS {
+            return self.invalid(no, "an answer with an interim status or too many fields");
+        }
         if let Ok(state) = stream.send.state.after(Happening::Head) {
             stream.send.state = state;
             stream.send.first = Some(First::Response(Box::new(head)));
@@ -105,12 +111,15 @@ impl Mux {
         Ok(())
     }
 
-    /// Ends this side's half.
+    /// Ends this side's half. Trailers that the peer would not accept cut the request.
     ///
     /// # Errors
     /// The request is gone.
     pub fn finish(&mut self, no: StreamNo, trailers: Option<HeaderMap>) -> Result<(), Gone> {
         let stream = self.sending(no)?;
+        if trailers.as_ref().is_some_and(|map| map.len() > MAX_FIELDS) {
+            return self.invalid(no, "trailers with too many fields");
+        }
         if let Ok(state) = stream.send.state.after(Happening::End) {
             stream.send.state = state;
             stream.send.trailers = trailers.filter(|map| !map.is_empty()).map(Box::new);
@@ -217,6 +226,14 @@ impl Mux {
             self.reset(no, Reason::Cancelled, false, "");
         }
         self.settle(no);
+    }
+
+    /// Cuts a request because of what this side was given to send.
+    fn invalid(&mut self, no: StreamNo, message: &str) -> Result<(), Gone> {
+        let ours = self.table.get(&no).is_some_and(|stream| stream.ours);
+        let reason = if ours { Reason::HeaderTooLarge } else { Reason::BackendInvalid };
+        self.reset(no, reason, false, message);
+        Err(Gone { reason, retry_safe: false, by_peer: false })
     }
 
     fn sending(&mut self, no: StreamNo) -> Result<&mut Stream, Gone> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{Node, answer, chunk, ok, open, opening, plain};
 use http::HeaderMap;
 use strait_mux::{Event, Fatal, Gone, Refused, Settings, Taken};
-use strait_wire::{Frame, GoAway, Protocol, Reason, Reset, StreamFrame, StreamNo};
+use strait_wire::{Frame, GoAway, Protocol, Reason, Reset, ResponseHead, StreamFrame, StreamNo};
 
 fn reset(no: StreamNo, reason: Reason) -> Frame {
     Frame::Reset(Reset { no, reason, retry_safe: false, message: String::new() })
@@ -294,6 +294,40 @@ fn a_wait_for_credit_is_measured() {
     node.give(Frame::Credit(no, 100_000));
     assert_eq!(node.mux.stats().credit_wait, Duration::from_secs(2));
     node.pull_all();
+    node.drop_handles(no);
+    node.is_empty();
+}
+
+#[test]
+fn what_the_peer_would_call_a_violation_is_not_sent() {
+    let many = || {
+        let mut map = HeaderMap::new();
+        for _ in 0..1_025 {
+            map.append("n", http::HeaderValue::from_static("v"));
+        }
+        map
+    };
+    let head = |code, headers| ResponseHead {
+        status: http::StatusCode::from_u16(code).expect("a status"),
+        headers,
+    };
+    let none = HeaderMap::new;
+    for wrong in [head(100, none()), head(101, none()), head(103, none()), head(200, many())] {
+        let mut node = Node::new();
+        let no = StreamNo(2);
+        node.give(Frame::Stream(open(2, true)));
+        let gone = node.mux.respond(no, wrong).expect_err("it is not sent");
+        assert_eq!(gone.reason, Reason::BackendInvalid);
+        let resets = node.pull_resets();
+        assert_eq!((resets.len(), resets[0].reason), (1, Reason::BackendInvalid));
+        node.drop_handles(no);
+        node.is_empty();
+    }
+    let mut node = Node::new();
+    let no = node.opened(false);
+    let gone = node.mux.finish(no, Some(many())).expect_err("it is not sent");
+    assert_eq!(gone.reason, Reason::HeaderTooLarge);
+    assert_eq!(node.pull_resets().len(), 1);
     node.drop_handles(no);
     node.is_empty();
 }

@@ -117,14 +117,34 @@ fn a_gap_in_the_sequence() {
 
 #[test]
 fn a_payload_of_another_protocol() {
-    for protocol in [Protocol::Grpc, Protocol::WebSocket] {
-        let mut node = serving();
+    for (own, protocol) in pairs() {
+        let mut node = Node::new();
+        node.give(Frame::Stream(StreamFrame { protocol: own, ..open(PEERS, false) }));
         let other = StreamFrame { protocol, data: vec![plain(1)], ..chunk(PEERS, 1, true) };
         costs_one_request(&mut node, PEERS, vec![Frame::Stream(other)], Reason::Protocol);
-        let (mut node, no) = asking(false);
+
+        let mut node = Node::new();
+        let no = node.mux.open(opening(), own, false).expect("may open").0;
+        node.pull_all();
         let other = StreamFrame { protocol, ..answer(no, false) };
         costs_one_request(&mut node, no, vec![Frame::Stream(other)], Reason::Protocol);
     }
+}
+
+fn pairs() -> impl Iterator<Item = (Protocol, Protocol)> {
+    let all = Protocol::ALL.into_iter();
+    all.flat_map(|a| Protocol::ALL.into_iter().map(move |b| (a, b))).filter(|(a, b)| a != b)
+}
+
+#[test]
+fn what_this_version_does_not_know_is_counted_and_ignored() {
+    let mut node = serving();
+    for _ in 0..1_000 {
+        node.give(Frame::Unknown);
+    }
+    assert_eq!((node.mux.stats().ignored, node.mux.violations()), (1_000, 0));
+    node.drop_handles(StreamNo(PEERS));
+    node.is_empty();
 }
 
 #[test]

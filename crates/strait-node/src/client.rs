@@ -109,6 +109,9 @@ impl Client {
                     self.hub.name
                 ))
             }
+            Ending::Goodbye(Some(goaway)) if !goaway.message.is_empty() => DialError::Other(
+                format!("{server}: the server ended the tunnel: {}", goaway.message),
+            ),
             Ending::Goodbye(_) => DialError::Away(format!("{server}: the server went away")),
             Ending::Lost(why) => DialError::Away(format!("{server}: the tunnel was lost: {why}")),
             Ending::Refused(why) => {

@@ -49,7 +49,7 @@ impl Gate for Server {
             match hub.run(session, incoming, allowed).await {
                 Ending::Goodbye(_) => tracing::info!(%address, "a tunnel has ended"),
                 Ending::Lost(why) => tracing::warn!(%address, why, "a tunnel was lost"),
-                Ending::Refused(why) => tracing::warn!(%address, why, "a tunnel was ended"),
+                Ending::Refused(why) => tracing::warn!(%address, %why, "a tunnel was ended"),
             }
         });
     }

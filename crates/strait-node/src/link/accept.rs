@@ -23,9 +23,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Status, Streaming};
 
-use super::{
-    FRAME, FrameCodec, Outgoing, OutgoingAnswer, PATH, Received, SEND_BUFFER, WINDOW, tune,
-};
+use super::{FRAME, FrameCodec, OutgoingAnswer, PATH, Received, SEND_BUFFER, WINDOW, tune};
 
 /// Handshakes and first bytes must come within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -168,7 +166,7 @@ impl Service<tonic::Request<Streaming<strait_wire::Frame>>> for Accept {
                 }
             };
             gate.attach(session.clone(), Received(request.into_inner()), address);
-            Ok(tonic::Response::new(OutgoingAnswer(Outgoing(session))))
+            Ok(tonic::Response::new(OutgoingAnswer::new(session)))
         })
     }
 }

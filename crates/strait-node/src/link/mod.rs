@@ -6,6 +6,8 @@
 
 pub(crate) mod accept;
 pub(crate) mod dial;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,12 +15,12 @@ use std::time::Duration;
 
 use bytes::Buf;
 use socket2::SockRef;
-use strait_engine::{Incoming, Session};
+use strait_engine::{Fatal, Incoming, LinkError, Refusal, Session};
 use strait_wire::{Frame, codec};
 use tokio::net::TcpStream;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// The one method of the service `strait.v1.Tunnel`.
 pub(crate) const PATH: &str = "/strait.v1.Tunnel/Proxy";
@@ -116,17 +118,49 @@ impl Stream for Outgoing {
     }
 }
 
-/// The same, as a server's answer wants it: an error would become the call's status.
-pub(crate) struct OutgoingAnswer(pub(crate) Outgoing);
+/// The same, as a server's answer wants it: an error becomes the call's status.
+pub(crate) struct OutgoingAnswer {
+    frames: Outgoing,
+    over: bool,
+}
+
+impl OutgoingAnswer {
+    pub(crate) fn new(session: Session) -> OutgoingAnswer {
+        OutgoingAnswer { frames: Outgoing(session), over: false }
+    }
+
+    /// The end of the answer: the call's status tells why this side ended the session.
+    fn last(&mut self) -> Option<Result<Frame, Status>> {
+        if std::mem::replace(&mut self.over, true) {
+            return None;
+        }
+        let refusal = self.frames.0.refusal()?;
+        let text = refusal.to_string();
+        Some(Err(match refusal {
+            Refusal::Protocol(Fatal::NoHello) => Status::unauthenticated(text),
+            Refusal::Protocol(Fatal::SecondHello | Fatal::Version { .. }) => {
+                Status::failed_precondition(text)
+            }
+            Refusal::Protocol(Fatal::NotReading) | Refusal::TooLarge(_) => {
+                Status::resource_exhausted(text)
+            }
+            Refusal::Protocol(Fatal::Violations(_) | Fatal::PingTimeout)
+            | Refusal::Malformed(_) => Status::internal(text),
+        }))
+    }
+}
 
 impl Stream for OutgoingAnswer {
     type Item = Result<Frame, Status>;
 
     fn poll_next(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, Status>>> {
-        self.0.poll(cx).map(|frame| frame.map(Ok))
+        self.frames.poll(cx).map(|frame| match frame {
+            Some(frame) => Some(Ok(frame)),
+            None => self.last(),
+        })
     }
 }
 
@@ -134,8 +168,17 @@ impl Stream for OutgoingAnswer {
 pub(crate) struct Received(pub(crate) Streaming<Frame>);
 
 impl Incoming for Received {
-    async fn next(&mut self) -> Result<Option<Frame>, String> {
-        self.0.message().await.map_err(|status| describe(&status))
+    async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+        self.0.message().await.map_err(|status| {
+            let text = status.message().to_owned();
+            match status.code() {
+                _ if is_broken(&status) => LinkError::Broken(describe(&status)),
+                // What tonic says of a message over the limit, and we of one we cannot read.
+                Code::OutOfRange => LinkError::Unreadable(Refusal::TooLarge(text)),
+                Code::Internal => LinkError::Unreadable(Refusal::Malformed(text)),
+                _ => LinkError::Broken(describe(&status)),
+            }
+        })
     }
 }
 

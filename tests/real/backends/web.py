@@ -288,6 +288,17 @@ async def wait(r: Request):
     r.answer(200, b"waited\n")
 
 
+@route("/count")
+async def count(r: Request):
+    """Counts how often each `key` was executed, then takes its time."""
+    async for _ in r.body():
+        pass
+    counts = SEEN.setdefault(r.query["note"], {})
+    counts[r.query["key"]] = counts.get(r.query["key"], 0) + 1
+    await asyncio.sleep(r.number("ms", 1000) / 1000)
+    r.answer(200, b"counted\n")
+
+
 @route("/never-read")
 async def never_read(r: Request):
     """Answers with a head at once and pushes for ever; notes when it was cut off."""

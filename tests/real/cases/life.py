@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import random
 import signal
 import time
 
@@ -14,12 +16,13 @@ NEAR = {"server-entry": "server", "client-entry": "client"}
 FAR = {"server-entry": "client", "client-entry": "server"}
 
 
-async def visit(port: int, target: str) -> tuple[int, float]:
+async def visit(port: int, target: str, method: str = "GET", body: bytes = b"") -> tuple[int, float]:
     """One plain request: the status of its answer (0: none) and when it was whole."""
     status = 0
     with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError, IndexError):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET {target} HTTP/1.1\r\nHost: visitor.test\r\n\r\n".encode())
+        length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
+        writer.write(f"{method} {target} HTTP/1.1\r\nHost: visitor.test\r\n{length}\r\n".encode() + body)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = int(head.split("content-length:")[1].split("\r\n")[0])
         await reader.readexactly(length)
@@ -69,6 +72,74 @@ async def kill(t):
     took = time.monotonic() - began
     t.note(f"serving again after {took * 1000:.0f} ms")
     assert took < 1.5, f"serving again only after {took:.2f} s"
+
+
+@case("a tunnel that breaks: no POST is executed twice, a GET at most twice", ENTRIES, seconds=60)
+async def once_only(t):
+    world = await t.alone(f"once-only-{t.mode}")
+    pair, near, far = world.pair, NEAR[t.mode], FAR[t.mode]
+    port, note, count = pair.entry[near], f"count-{t.mode}", 150
+    visitors = []
+    for number in range(count):
+        # Half of the POSTs have no body: nothing of them was used up when the tunnel broke.
+        body = b"x" * 1000 if number % 2 else b""
+        for method in ("POST", "GET"):
+            target = f"/count?note={note}&key={method}{number}&ms=1500"
+            visitors.append(asyncio.ensure_future(visit(port, target, method, body)))
+    await in_flight(pair, far, 2 * count)
+    pair.kill(far)
+    await pair.node[far].ended(5)
+    # Back before those that may be sent again have given up.
+    await pair.start(far)
+    statuses = [status for status, _ in await asyncio.gather(*visitors)]
+    assert set(statuses) <= {200, 502}, f"statuses {({s: statuses.count(s) for s in set(statuses)})}"
+    executed = (await t.backends.seen())[note]
+    twice = [key for key, times in executed.items() if times > (1 if key.startswith("POST") else 2)]
+    assert len(executed) == 2 * count and not twice, (len(executed), twice[:10])
+    again = sum(1 for key, times in executed.items() if times == 2)
+    t.note(f"{again} of {count} GETs were sent again, {statuses.count(200)} answered")
+
+
+@case("visitors who leave at any moment leave nothing behind", ENTRIES, seconds=60)
+async def leavers(t):
+    world = await t.alone(f"leavers-{t.mode}")
+    pair = world.pair
+    port = pair.entry[NEAR[t.mode]]
+    dice = random.Random(4)
+    plans = [(dice.choice(LEAVERS), dice.random() * 0.05) for _ in range(3000)]
+
+    async def leave(request: bytes, after: float):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        await asyncio.sleep(after)
+        # Half of them with a reset.
+        if after > 0.025:
+            writer.transport.abort()
+        writer.close()
+
+    for start in range(0, len(plans), 200):
+        await asyncio.gather(*(leave(*plan) for plan in plans[start : start + 200]))
+    await pair.clean(5)
+    far = pair.node[FAR[t.mode]]
+
+    def unused() -> bool:
+        # Only connections kept for the next request may be left, 256 to a backend.
+        return len([fd for fd in os.listdir(f"/proc/{far.pid}/fd")]) < 256 * 2 + 50
+
+    await until("the backends' connections are closed", unused, 10)
+    (await curl(f"http://{world.http}/hello")).is_ok()
+    assert "panicked" not in "".join(node.log.read_text() for node in pair.node.values())
+
+
+LEAVERS = [
+    b"GET /bytes?n=2000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /wait?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /fast/small HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n" + b"x" * 300_000,
+    b"POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"x" * 500,
+    b"GET /ws/ticks?note=leavers HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n",
+]
 
 
 async def serving(world, seconds: float) -> None:

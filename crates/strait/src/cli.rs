@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Client(Box<ClientArguments>),
     /// Run server, client and samples in one process, with a page to look at
     Demo(crate::demo::Arguments),
+    /// Measure a tunnel on this machine
+    Bench(crate::bench::Arguments),
     /// Check a configuration file without starting anything
     Check(CheckArguments),
     /// Show sessions, routes and what is in flight

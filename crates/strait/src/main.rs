@@ -1,5 +1,6 @@
 //! `strait`: HTTP, WebSocket and gRPC, both ways, through one gRPC stream.
 
+mod bench;
 mod check;
 mod cli;
 mod client;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         cli::Command::Server(arguments) => server::run(&arguments),
         cli::Command::Client(arguments) => client::run(&arguments),
         cli::Command::Demo(arguments) => demo::run(&arguments),
+        cli::Command::Bench(arguments) => bench::run(&arguments),
         cli::Command::Check(arguments) => check::run(&arguments),
         cli::Command::Status(arguments) => status::run(&arguments),
         cli::Command::Token => token::run(),

@@ -127,7 +127,11 @@ async fn never_read(entry: SocketAddr) {
     }
 }
 
-async fn open(entry: SocketAddr, path: &str) -> io::Result<Incoming> {
+/// Opens a download of `path` and returns its body, unread.
+///
+/// # Errors
+/// When it cannot be had, or is answered with anything but success.
+pub(crate) async fn open(entry: SocketAddr, path: &str) -> io::Result<Incoming> {
     let socket = TcpStream::connect(entry).await?;
     let (mut sender, connection) =
         handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;

@@ -5,12 +5,12 @@ mod caller;
 #[cfg(test)]
 mod direct;
 mod events;
-mod load;
+pub(crate) mod load;
 mod nodes;
 mod sampler;
-mod samples;
-mod site;
-mod socket;
+pub(crate) mod samples;
+pub(crate) mod site;
+pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -73,7 +73,7 @@ async fn demo(arguments: &Arguments) -> io::Result<()> {
 }
 
 /// Waits until somebody wants this to end.
-async fn interrupted() -> io::Result<()> {
+pub(crate) async fn interrupted() -> io::Result<()> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -43,9 +43,9 @@ pub(crate) fn start_samples(entry: SocketAddr, status: Status) -> io::Result<Sam
     Ok(Samples { http, grpc, _tasks: tasks })
 }
 
-/// A thread of its own for one role of the demo. In the world these are processes on
+/// A thread of its own for one role of the demo or a bench. In the world these are on
 /// other machines: they must not wait in the queues of the nodes, nor the nodes in theirs.
-fn aside(name: &str) -> io::Result<Handle> {
+pub(crate) fn aside(name: &str) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     // Lives as long as the program: roles do not come and go.
@@ -63,7 +63,7 @@ fn bind() -> io::Result<(SocketAddr, std::net::TcpListener)> {
 }
 
 /// Accepts for ever; every connection has a task of its own, which ends with this one.
-async fn accept<F>(listener: std::net::TcpListener, serve: impl Fn(TcpStream) -> F)
+pub(crate) async fn accept<F>(listener: std::net::TcpListener, serve: impl Fn(TcpStream) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Put a link of this length between them, like 10ms each way
     #[arg(long, value_name = "TIME", value_parser = units::delay)]
     delay: Option<Duration>,
-    /// Send the same requests straight to the backend too, for scale
+    /// Send the same requests straight to the backend too, not over the link, for scale
     #[arg(long)]
     direct: bool,
     /// Print JSON
@@ -211,6 +211,7 @@ impl Report {
         text.push_str(&report::table(&rows));
         let outcomes = [&alone.tunnel, &loaded.tunnel].into_iter();
         text.push_str(&report::failures(outcomes.chain(&alone.direct).chain(&loaded.direct)));
+        text.push_str(&report::disturbed([&alone.costs, &loaded.costs]));
         if loaded.cut > 0 {
             text.push_str(&format!("{} downloads were CUT\n", loaded.cut));
         }

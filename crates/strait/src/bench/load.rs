@@ -184,6 +184,7 @@ impl Report {
             vec!["client".to_owned(), mebibytes(client.rss), cores(client.cpu)],
         ]));
         let outcomes = self.direct.iter().map(|direct| &direct.outcome);
+        text.push_str(&report::disturbed([&self.tunnel.costs]));
         text + &report::failures(std::iter::once(&self.tunnel.outcome).chain(outcomes))
     }
 

@@ -99,7 +99,7 @@ fn on_a_runtime(work: impl Future<Output = io::Result<ExitCode>>) -> ExitCode {
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = work => outcome,
-            stopped = interrupted() => stopped.map(|()| ExitCode::from(EXIT_INTERRUPTED)),
+            stopped = interrupted() => stopped.map(|()| fail(EXIT_INTERRUPTED, "interrupted")),
         }
     });
     runtime.shutdown_background();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::latency::Latencies;
+use super::meter::Costs;
 use super::pace::Outcome;
 
 /// The shares that are shown, with their names; 1 is the longest of all.
@@ -103,6 +104,17 @@ pub(crate) fn failures<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> S
     format!("{sum} requests FAILED, first with: {}\n", first.unwrap_or_default())
 }
 
+/// A word of caution when other programs took more than a tenth of a core; else empty.
+pub(crate) fn disturbed<'a>(costs: impl IntoIterator<Item = &'a Costs>) -> String {
+    let most = costs.into_iter().filter_map(|costs| costs.cores(costs.others)).fold(0.0, f64::max);
+    if most <= 0.1 {
+        return String::new();
+    }
+    format!(
+        "Other programs took up to {most:.1} cores meanwhile: compare figures of quiet runs only.\n"
+    )
+}
+
 /// An outcome, for programs. Times are in milliseconds.
 pub(crate) fn outcome_json(outcome: &Outcome) -> Value {
     let mut object = serde_json::Map::new();
@@ -154,6 +166,17 @@ mod tests {
         assert_eq!(millis(Some(Duration::from_micros(123_400))), "123 ms");
         assert_eq!(mebibytes(Some(3 << 19)), "1.5 MiB");
         assert_eq!(mebibytes(None), "-");
+    }
+
+    #[test]
+    fn a_busy_machine_is_said_and_a_quiet_one_is_not() {
+        let costs = |millis| Costs {
+            wall: Duration::from_secs(1),
+            others: Some(Duration::from_millis(millis)),
+            ..Costs::default()
+        };
+        assert_eq!(disturbed([&costs(50), &Costs::default()]), "");
+        assert!(disturbed([&costs(50), &costs(700)]).contains("0.7 cores"));
     }
 
     #[test]

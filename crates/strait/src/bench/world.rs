@@ -113,8 +113,10 @@ fn listen(lines: impl BufRead, said: &Mutex<VecDeque<String>>, tell: oneshot::Se
     let mut tell = Some(tell);
     for line in lines.lines().map_while(Result::ok) {
         let event = serde_json::from_str(&line).ok();
-        let event = event.filter(|event| text(event, "message") == "started");
-        if let (Some(event), Some(tell)) = (event, tell.take_if(|_| line.contains("started"))) {
+        let started = event.filter(|event| text(event, "message") == "started");
+        if let Some(event) = started
+            && let Some(tell) = tell.take()
+        {
             let _ = tell.send(event);
         }
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,9 +19,9 @@ use super::units::Rate;
 const PIECE: usize = 8 * 1024;
 /// Pieces on their way at most, however small they are.
 const PIECES: usize = 1024;
-/// What the kernel may hold of a connection in front of the link, in bytes: enough for
-/// the rate, too little to be a queue of its own.
-const RECEIVE_BUFFER: u32 = 32 * 1024;
+/// How much of what the link carries the kernel may hold in front of it: enough not to
+/// run dry, too little to be a queue of its own.
+const IN_FRONT: Duration = Duration::from_millis(1);
 /// A timer may be this late without costing rate.
 const CATCH_UP: Duration = Duration::from_millis(3);
 
@@ -30,8 +30,16 @@ const CATCH_UP: Duration = Duration::from_millis(3);
 pub(crate) struct Link {
     /// `None`: no limit.
     pub(crate) rate: Option<Rate>,
-    /// From one end to the other.
+    /// From one end to the other; timers make it up to two milliseconds longer.
     pub(crate) delay: Duration,
+}
+
+impl Link {
+    /// Bytes that a socket in front of the link may hold.
+    fn receive_buffer(&self) -> u32 {
+        let bytes = self.rate.map_or(f64::MAX, |Rate(rate)| rate * IN_FRONT.as_secs_f64());
+        (bytes as u32).clamp(8 * 1024, 256 * 1024)
+    }
 }
 
 /// A running relay; dropping it cuts the link.
@@ -62,7 +70,7 @@ impl Relay {
         let entered = runtime.enter();
         let socket = TcpSocket::new_v4()?;
         // Before it listens, so that connections announce small windows from the start.
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        socket.set_recv_buffer_size(link.receive_buffer())?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let listener = socket.listen(16)?;
         drop(entered);
@@ -94,7 +102,7 @@ async fn accept(listener: TcpListener, link: Link, target: SocketAddr) {
 
 async fn join(near: TcpStream, target: SocketAddr, up: &Lane, down: &Lane) -> io::Result<()> {
     let socket = TcpSocket::new_v4()?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_recv_buffer_size(up.link.receive_buffer())?;
     let far = socket.connect(target).await?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
@@ -136,9 +144,11 @@ impl Lane {
             }
             let room = Arc::clone(&self.room).acquire_many_owned(count as u32).await;
             let room = room.map_err(io::Error::other)?;
-            let sent = self.book(Instant::now(), count);
+            let now = Instant::now();
+            let sent = self.book(now, count);
             let bytes = Bytes::copy_from_slice(&piece[..count]);
-            let flying = (sent + self.link.delay, bytes, room);
+            // What is caught up with is rate: nothing arrives before its delay is over.
+            let flying = (sent.max(now) + self.link.delay, bytes, room);
             if send.send(flying).await.is_err() {
                 return Ok(());
             }
@@ -226,8 +236,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_byte_takes_the_delay_in_each_direction() {
-        let link = Link { rate: None, delay: Duration::from_millis(30) };
+        // With a rate too: what the link has not sent before does not make it shorter.
+        let link = Link { rate: Some(Rate(1e9)), delay: Duration::from_millis(30) };
         let (_relay, mut near, mut far) = pair(link).await;
+        tokio::time::sleep(2 * CATCH_UP).await;
         let began = Instant::now();
         near.write_all(b"x").await.unwrap();
         assert_eq!(far.read_u8().await.unwrap(), b'x');

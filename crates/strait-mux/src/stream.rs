@@ -15,6 +15,12 @@ use crate::{Budget, Gone};
 /// while the transport writes, little enough to be cheap when it stalls.
 const QUEUE: usize = 64 * 1024;
 
+/// A reader that has more than this before it, in bytes, does not keep up.
+const KEEPS_UP: usize = 64 * 1024;
+
+/// Copying fewer bytes than this costs next to nothing.
+const SMALL: usize = 4 * 1024;
+
 /// What an entry of the table costs beside its head, in bytes.
 const ENTRY: usize = 512;
 
@@ -220,6 +226,16 @@ impl SendHalf {
 }
 
 impl RecvHalf {
+    /// Queues a piece. One that will wait gets memory of its own, lest it keeps alive the
+    /// block that it was decoded from, in which the pieces of other requests are too. What
+    /// is taken at once is not copied, nor what is large and goes to a reader that keeps up.
+    pub(crate) fn enqueue(&mut self, data: Data) {
+        let waits = !self.queue.is_empty();
+        let behind = self.window.buffered() > KEEPS_UP + data.weight();
+        let detach = waits && (behind || data.bytes.len() < SMALL);
+        self.queue.push_back(if detach { data.detached() } else { data });
+    }
+
     /// Drops everything that is queued and gives the window back.
     pub(crate) fn clear(&mut self, budget: &Budget) {
         // An end that was not delivered up to its last part must not look like one.
@@ -239,4 +255,30 @@ impl RecvHalf {
 pub(crate) fn fixed_cost(head: &RequestHead) -> usize {
     let fields: usize = head.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 32).sum();
     ENTRY + head.path.len() + head.authority.len() + fields
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_slow_reader_lives_in_memory_of_its_own() {
+        let block = Bytes::from(vec![7; 1 << 20]);
+        let shared = |length: usize| {
+            let window = Window::new(1 << 20, 1 << 20);
+            let mut recv = Stream::new(Protocol::Http, true, window, 0).recv;
+            for at in 0..16 {
+                let data = Data::plain(block.slice(at * length..(at + 1) * length));
+                assert!(recv.window.receive(data.weight()));
+                recv.enqueue(data);
+            }
+            assert!(recv.queue.iter().all(|data| data.bytes == block[..length]));
+            recv.queue.iter().filter(|data| !data.bytes.is_unique()).count()
+        };
+        // The first may be taken at once; the next ones are large, and not yet many.
+        assert_eq!(shared(16 * 1024), 4);
+        assert_eq!(shared(100), 1);
+    }
 }

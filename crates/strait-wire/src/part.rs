@@ -38,6 +38,13 @@ impl Data {
         self.bytes.len() + PIECE_WEIGHT
     }
 
+    /// The same piece in memory of its own: a slice keeps all of the block alive that it was
+    /// decoded from.
+    #[must_use]
+    pub fn detached(self) -> Data {
+        Data { bytes: Bytes::copy_from_slice(&self.bytes), ..self }
+    }
+
     /// Cuts off a first piece of at most `length` payload bytes and leaves the rest.
     /// The start stays with the first piece, the end with the last.
     pub fn split_to(&mut self, length: usize) -> Data {

@@ -1,5 +1,6 @@
 """TLS and credentials of the tunnel, TLS of an entry."""
 
+import random
 import re
 
 from case import case
@@ -40,8 +41,12 @@ async def pinned(t):
     pin = await until("the server shows its pin", shown, 5)
     pair.client_flags = ["--pin", pin]
     await pair.start("client")
-    await pair.ready("client")
-    (await curl(f"http://127.0.0.1:{pair.entry['server']}/hello")).is_ok()
+    await pair.joined()
+    entry = f"http://127.0.0.1:{pair.entry['server']}"
+    (await curl(f"{entry}/hello")).is_ok()
+    body = random.Random(6).randbytes(20_000_000)
+    got = (await curl(f"{entry}/echo", "--data-binary", "@-", "-H", "Expect:", stdin=body)).is_ok()
+    assert got.body == body, f"{len(got.body)} bytes came back, not the {len(body)} sent"
 
     # The wrong certificate, by its pin and by the system's roots; the wrong token.
     wrong = "sha256:" + ("0" * 64 if re.fullmatch(r"sha256:[0-9a-f]{64}", pin) else "A" * 43 + "=")

@@ -34,13 +34,13 @@ pub(crate) const WINDOW: u32 = 16 * 1024 * 1024;
 pub(crate) const FRAME: u32 = 64 * 1024;
 
 /// Bytes that HTTP/2 may hold back for writing.
-pub(crate) const SEND_BUFFER: usize = 32 * 1024;
+pub(crate) const SEND_BUFFER: usize = 16 * 1024;
 
 /// Bytes that the encoder packs into one HTTP/2 write.
-const PACK: usize = 32 * 1024;
+const PACK: usize = 16 * 1024;
 
 /// Bytes in the socket that the kernel has not sent: beyond this it reports "full".
-const NOT_SENT: u32 = 64 * 1024;
+const NOT_SENT: u32 = 16 * 1024;
 
 /// Unacknowledged data for so long means that the path is dead.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);

@@ -254,8 +254,7 @@ impl Session {
         });
     }
 
-    /// Whether the link is gone or the peer has not said Hello yet; a session that is not
-    /// live carries nothing.
+    /// Whether the link is gone; then it carries nothing any more.
     pub fn is_closed(&self) -> bool {
         self.lock().closed
     }

@@ -1,4 +1,7 @@
-//! From generated messages to frames.
+//! The messages of requests, read straight into heads and pieces.
+//!
+//! What is wrong with the bytes is an error and ends the session. What is wrong with their
+//! meaning is noted while the rest is read, and costs the request alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,297 +10,417 @@ use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::pb::{self, control::Kind, tunnel_message::Payload};
-use super::{COPY_BELOW, MAX_FIELDS};
+use super::control::cut;
+use super::field::{self, envelope};
+use super::read::{Fields, Value};
+use super::{COPY_BELOW, DecodeError, MAX_FIELDS};
 use crate::{
-    Announced, Announcement, Data, First, Frame, GoAway, Hello, MessageStart, Opening, Protocol,
-    Reason, Refusal, RequestHead, Reset, ResponseHead, Service, Settings, StreamFrame, StreamNo,
+    Data, First, Frame, MessageStart, Opening, Protocol, RequestHead, ResponseHead, StreamFrame,
+    StreamNo,
 };
 
 /// What is wrong with the content of one request.
 type Wrong = &'static str;
 
-pub(super) fn frame(mut message: pb::TunnelMessage) -> Frame {
-    let no = StreamNo(message.number);
-    let Some(payload) = message.payload.take() else { return Frame::Unknown };
-    match payload {
-        Payload::Hello(hello) => Frame::Hello(Box::new(self::hello(hello))),
-        Payload::Credit(credit) => Frame::Credit(no, credit.bytes),
-        Payload::Reset(reset) => Frame::Reset(Reset {
-            no,
-            reason: Reason::from_code(reset.reason),
-            retry_safe: reset.retry_safe,
-            message: cut(reset.message, 256),
-        }),
-        Payload::Control(control) => self::control(control),
-        Payload::ConfigSync(sync) => config(sync),
-        payload => {
-            stream(no, &mut message, payload).unwrap_or_else(|wrong| Frame::Malformed(no, wrong))
-        }
-    }
-}
-
-fn hello(hello: pb::Hello) -> Hello {
-    Hello {
-        version_min: hello.version_min,
-        version_max: hello.version_max,
-        features: hello.features,
-        role: cut(hello.role, 32),
-        client_id: cut(hello.client_id, 128),
-        instance: hello.instance,
-        connection: hello.connection,
-        initial_credit: hello.initial_credit,
-        max_piece: hello.max_piece,
-        max_requests: hello.max_requests,
-        software: cut(hello.software, 128),
-    }
-}
-
-fn control(control: pb::Control) -> Frame {
-    match control.kind {
-        Some(Kind::Ping(ping)) => Frame::Ping(ping.nonce),
-        Some(Kind::Pong(ping)) => Frame::Pong(ping.nonce),
-        Some(Kind::Goaway(goaway)) => Frame::GoAway(GoAway {
-            last: goaway.last_number.map(StreamNo),
-            reason: Reason::from_code(goaway.reason),
-            message: cut(goaway.message, 256),
-        }),
-        Some(Kind::Settings(settings)) => Frame::Settings(Settings {
-            initial_credit: settings.initial_credit,
-            max_requests: settings.max_requests,
-        }),
+/// The frame in `block`, or `None` when it is one of the tunnel itself.
+pub(super) fn frame(block: &Bytes) -> Result<Option<Frame>, DecodeError> {
+    let envelope = Envelope::read(block)?;
+    let no = StreamNo(envelope.number);
+    Ok(Some(match envelope.payload {
         None => Frame::Unknown,
-    }
-}
-
-fn config(sync: pb::ConfigSync) -> Frame {
-    if sync.is_answer {
-        let refusal =
-            |r: pb::Refusal| Refusal { service: cut(r.service, 64), message: cut(r.message, 256) };
-        return Frame::Announced(Announced {
-            revision: sync.revision,
-            refused: sync.refused.into_iter().map(refusal).collect(),
-            addresses: sync.addresses.into_iter().map(|a| cut(a, 256)).collect(),
-        });
-    }
-    Frame::Announce(Announcement {
-        revision: sync.revision,
-        services: sync.services.into_iter().map(service).collect(),
-    })
-}
-
-fn service(service: pb::Service) -> Service {
-    Service {
-        name: cut(service.name, 64),
-        protocols: service.protocols.into_iter().filter_map(protocol).collect(),
-        hosts: service.hosts,
-        path_prefix: service.path_prefix,
-    }
-}
-
-fn protocol(number: i32) -> Option<Protocol> {
-    match pb::ProtocolType::try_from(number).ok()? {
-        pb::ProtocolType::Http => Some(Protocol::Http),
-        pb::ProtocolType::Grpc => Some(Protocol::Grpc),
-        pb::ProtocolType::Websocket => Some(Protocol::WebSocket),
-        pb::ProtocolType::Control | pb::ProtocolType::ProtocolUnspecified => None,
-    }
-}
-
-fn stream(no: StreamNo, message: &mut pb::TunnelMessage, payload: Payload) -> Result<Frame, Wrong> {
-    let (protocol, is_request) = match &payload {
-        Payload::HttpRequest(_) => (Protocol::Http, true),
-        Payload::HttpResponse(_) => (Protocol::Http, false),
-        Payload::GrpcRequest(_) => (Protocol::Grpc, true),
-        Payload::GrpcResponse(_) => (Protocol::Grpc, false),
-        Payload::WsRequest(_) => (Protocol::WebSocket, true),
-        Payload::WsResponse(_) => (Protocol::WebSocket, false),
-        Payload::WsFrame(frame) => {
-            (Protocol::WebSocket, frame.direction == pb::Direction::Request as i32)
+        Some((envelope::CREDIT, payload)) => Frame::Credit(no, credit(payload)?),
+        Some((envelope::HTTP_REQUEST..=envelope::WS_FRAME, _)) => {
+            match Content::read(block, &envelope)?.frame(&envelope) {
+                Ok(frame) => Frame::Stream(frame),
+                Err(wrong) => Frame::Malformed(no, wrong),
+            }
         }
-        _ => return Ok(Frame::Unknown),
-    };
-    let mut frame = StreamFrame {
-        no,
-        sequence: message.sequence,
-        protocol,
-        is_request,
-        first: None,
-        data: Vec::new(),
-        trailers: None,
-        end: false,
-    };
-    match payload {
-        Payload::HttpRequest(request) => http_request(&mut frame, message, request)?,
-        Payload::HttpResponse(response) => http_response(&mut frame, response)?,
-        Payload::GrpcRequest(request) => grpc_request(&mut frame, message, request)?,
-        Payload::GrpcResponse(response) => grpc_response(&mut frame, response)?,
-        Payload::WsRequest(request) => {
-            let target = (request.scheme, request.authority, request.path);
-            frame.first = Some(opening(message, Method::GET, target, request.headers)?);
+        Some(_) => return Ok(None),
+    }))
+}
+
+fn credit(payload: &[u8]) -> Result<u32, DecodeError> {
+    let (mut fields, mut bytes) = (Fields(payload), 0);
+    while let Some((number, value)) = fields.next()? {
+        if number == field::credit::BYTES {
+            bytes = value.number()? as u32;
         }
-        Payload::WsResponse(response) => {
-            frame.first = Some(self::response(response.status, response.headers, true)?);
+    }
+    Ok(bytes)
+}
+
+/// The fields around a payload.
+#[derive(Default)]
+struct Envelope<'a> {
+    client_id: &'a str,
+    request_id: &'a str,
+    /// The last one, and its number.
+    payload: Option<(u32, &'a [u8])>,
+    trace: &'a str,
+    number: u64,
+    sequence: u32,
+    hops: u32,
+    deadline: u64,
+    urgency: u32,
+    service: &'a str,
+    answer_credit: u32,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(message: &'a [u8]) -> Result<Envelope<'a>, DecodeError> {
+        let (mut fields, mut of) = (Fields(message), Envelope::default());
+        while let Some((number, value)) = fields.next()? {
+            match number {
+                envelope::CLIENT_ID => of.client_id = value.text()?,
+                envelope::REQUEST_ID => of.request_id = value.text()?,
+                // For readers of the wire only.
+                envelope::DIRECTION | envelope::PROTOCOL => drop(value.number()?),
+                envelope::HTTP_REQUEST..=envelope::CONFIG_SYNC => {
+                    of.payload = Some((number, value.bytes()?));
+                }
+                envelope::TRACE_ID => of.trace = value.text()?,
+                envelope::NUMBER => of.number = value.number()?,
+                envelope::SEQUENCE => of.sequence = value.number()? as u32,
+                envelope::HOPS => of.hops = value.number()? as u32,
+                envelope::DEADLINE => of.deadline = value.number()?,
+                envelope::URGENCY => of.urgency = value.number()? as u32,
+                envelope::SERVICE => of.service = value.text()?,
+                envelope::ANSWER_CREDIT => of.answer_credit = value.number()? as u32,
+                _ => {}
+            }
         }
-        Payload::WsFrame(piece) => ws_frame(&mut frame, piece)?,
-        _ => {}
-    }
-    Ok(Frame::Stream(frame))
-}
-
-fn http_request(
-    frame: &mut StreamFrame,
-    message: &mut pb::TunnelMessage,
-    request: pb::HttpRequest,
-) -> Result<(), Wrong> {
-    if request.is_first_chunk {
-        let method = Method::from_bytes(&request.method).map_err(|_| "not a method")?;
-        let target = (request.scheme, request.authority, request.path);
-        frame.first = Some(opening(message, method, target, request.headers)?);
-    }
-    frame.data.extend(plain(request.body));
-    frame.trailers = trailers(request.trailers)?;
-    frame.end = request.is_last_chunk;
-    Ok(())
-}
-
-fn http_response(frame: &mut StreamFrame, response: pb::HttpResponse) -> Result<(), Wrong> {
-    if response.is_first_chunk {
-        frame.first = Some(self::response(response.status, response.headers, false)?);
-    }
-    frame.data.extend(plain(response.body));
-    frame.trailers = trailers(response.trailers)?;
-    frame.end = response.is_last_chunk;
-    Ok(())
-}
-
-fn grpc_request(
-    frame: &mut StreamFrame,
-    message: &mut pb::TunnelMessage,
-    request: pb::GrpcRequest,
-) -> Result<(), Wrong> {
-    if request.is_first_chunk {
-        let target = (request.scheme, request.authority, request.path);
-        frame.first = Some(opening(message, Method::POST, target, request.metadata)?);
-    }
-    frame.data = request.pieces.into_iter().map(piece).collect();
-    frame.end = request.is_last_chunk;
-    Ok(())
-}
-
-fn grpc_response(frame: &mut StreamFrame, response: pb::GrpcResponse) -> Result<(), Wrong> {
-    if response.is_first_chunk {
-        frame.first = Some(self::response(response.status, response.metadata, false)?);
-    }
-    frame.data = response.pieces.into_iter().map(piece).collect();
-    frame.trailers = trailers(response.trailers)?;
-    frame.end = response.is_last_chunk;
-    Ok(())
-}
-
-fn ws_frame(frame: &mut StreamFrame, piece: pb::WebSocketFrame) -> Result<(), Wrong> {
-    if piece.opcode > 15 || piece.reserved > 7 {
-        return Err("not a WebSocket frame header");
-    }
-    let tag = u8::from(piece.fin) << 7 | (piece.reserved as u8) << 4 | piece.opcode as u8;
-    let start = piece.is_first_piece.then_some(MessageStart { tag, length: piece.length });
-    if start.is_some() || piece.is_last_piece || !piece.payload.is_empty() {
-        frame.data.push(Data {
-            bytes: own(piece.payload),
-            start,
-            ends_message: piece.is_last_piece,
-        });
-    }
-    frame.end = piece.is_last_chunk;
-    Ok(())
-}
-
-fn plain(body: Bytes) -> Option<Data> {
-    (!body.is_empty()).then(|| Data::plain(own(body)))
-}
-
-fn piece(piece: pb::GrpcPiece) -> Data {
-    let start =
-        MessageStart { tag: u8::from(piece.compressed), length: u64::from(piece.message_length) };
-    Data {
-        bytes: own(piece.data),
-        start: piece.is_message_start.then_some(start),
-        ends_message: piece.is_message_end,
+        Ok(of)
     }
 }
 
-fn own(bytes: Bytes) -> Bytes {
-    if bytes.len() <= COPY_BELOW { Bytes::copy_from_slice(&bytes) } else { bytes }
+/// What a payload of a request says.
+struct Content<'a> {
+    block: &'a Bytes,
+    kind: u32,
+    is_first: bool,
+    end: bool,
+    /// Of a WebSocket frame, which has one payload type for both directions.
+    is_request: bool,
+    method: &'a [u8],
+    scheme: &'a [u8],
+    authority: &'a [u8],
+    path: &'a [u8],
+    status: u32,
+    headers: Map,
+    trailers: Map,
+    data: Vec<Data>,
 }
 
-fn opening(
-    message: &mut pb::TunnelMessage,
-    method: Method,
-    (scheme, authority, path): (Bytes, Bytes, Bytes),
-    headers: Vec<pb::Header>,
-) -> Result<First, Wrong> {
-    let scheme = match &*scheme {
-        b"http" => Scheme::HTTP,
-        b"https" => Scheme::HTTPS,
-        _ => return Err("the scheme is neither http nor https"),
-    };
-    let head = RequestHead {
-        method,
-        scheme,
-        authority: Bytes::copy_from_slice(&authority),
-        path: Bytes::copy_from_slice(&path),
-        headers: map(headers)?,
-    };
-    Ok(First::Request(Box::new(Opening {
-        id: message.request_id.parse().ok(),
-        client_id: cut(std::mem::take(&mut message.client_id), 128),
-        trace: cut(std::mem::take(&mut message.trace_id), 128),
-        deadline: (message.deadline_us > 0).then(|| Duration::from_micros(message.deadline_us)),
-        hops: message.hop_count,
-        urgency: message.urgency.checked_sub(1).map_or(3, |u| u.min(7) as u8),
-        service: cut(std::mem::take(&mut message.service), 64),
-        answer_credit: message.answer_credit,
+impl<'a> Content<'a> {
+    fn read(block: &'a Bytes, envelope: &Envelope<'a>) -> Result<Content<'a>, DecodeError> {
+        let (kind, payload) = envelope.payload.unwrap_or_default();
+        let mut content = Content {
+            block,
+            kind,
+            is_first: false,
+            end: false,
+            is_request: false,
+            method: b"",
+            scheme: b"",
+            authority: b"",
+            path: b"",
+            status: 0,
+            headers: Map::default(),
+            trailers: Map::default(),
+            data: Vec::new(),
+        };
+        if kind == envelope::WS_FRAME {
+            content.ws_frame(payload)?;
+            return Ok(content);
+        }
+        let mut fields = Fields(payload);
+        while let Some((number, value)) = fields.next()? {
+            match kind {
+                envelope::HTTP_REQUEST => content.http_request(number, value)?,
+                envelope::HTTP_RESPONSE => content.http_response(number, value)?,
+                envelope::GRPC_REQUEST => content.grpc_request(number, value)?,
+                envelope::GRPC_RESPONSE => content.grpc_response(number, value)?,
+                envelope::WS_REQUEST => content.ws_request(number, value)?,
+                _ => content.ws_response(number, value)?,
+            }
+        }
+        Ok(content)
+    }
+
+    fn http_request(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
+        use field::http_request as f;
+        match number {
+            f::IS_FIRST => self.is_first = value.flag()?,
+            f::IS_LAST => self.end = value.flag()?,
+            f::METHOD => self.method = value.bytes()?,
+            f::SCHEME => self.scheme = value.bytes()?,
+            f::AUTHORITY => self.authority = value.bytes()?,
+            f::PATH => self.path = value.bytes()?,
+            f::HEADERS => self.headers.read(self.block, value)?,
+            f::BODY => self.body(value)?,
+            f::TRAILERS => self.trailers.read(self.block, value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn http_response(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
+        use field::http_response as f;
+        match number {
+            f::IS_FIRST => self.is_first = value.flag()?,
+            f::IS_LAST => self.end = value.flag()?,
+            f::STATUS => self.status = value.number()? as u32,
+            f::HEADERS => self.headers.read(self.block, value)?,
+            f::BODY => self.body(value)?,
+            f::TRAILERS => self.trailers.read(self.block, value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn grpc_request(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
+        use field::grpc_request as f;
+        match number {
+            f::IS_FIRST => self.is_first = value.flag()?,
+            f::IS_LAST => self.end = value.flag()?,
+            f::SCHEME => self.scheme = value.bytes()?,
+            f::AUTHORITY => self.authority = value.bytes()?,
+            f::PATH => self.path = value.bytes()?,
+            f::HEADERS => self.headers.read(self.block, value)?,
+            f::PIECES => self.piece(value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn grpc_response(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
+        use field::grpc_response as f;
+        match number {
+            f::IS_FIRST => self.is_first = value.flag()?,
+            f::IS_LAST => self.end = value.flag()?,
+            f::STATUS => self.status = value.number()? as u32,
+            f::HEADERS => self.headers.read(self.block, value)?,
+            f::PIECES => self.piece(value)?,
+            f::TRAILERS => self.trailers.read(self.block, value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn ws_request(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
+        use field::ws_request as f;
+        match number {
+            f::SCHEME => self.scheme = value.bytes()?,
+            f::AUTHORITY => self.authority = value.bytes()?,
+            f::PATH => self.path = value.bytes()?,
+            f::HEADERS => self.headers.read(self.block, value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn ws_response(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
+        use field::ws_response as f;
+        match number {
+            f::STATUS => self.status = value.number()? as u32,
+            f::HEADERS => self.headers.read(self.block, value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn ws_frame(&mut self, payload: &'a [u8]) -> Result<(), DecodeError> {
+        use field::ws_frame as f;
+        let mut fields = Fields(payload);
+        let (mut opcode, mut fin, mut reserved, mut length) = (0, false, 0, 0);
+        let (mut bytes, mut is_first, mut is_last) = (&b""[..], false, false);
+        while let Some((number, value)) = fields.next()? {
+            match number {
+                f::DIRECTION => self.is_request = value.number()? as u32 == 1,
+                f::OPCODE => opcode = value.number()? as u32,
+                f::FIN => fin = value.flag()?,
+                f::RESERVED => reserved = value.number()? as u32,
+                f::LENGTH => length = value.number()?,
+                f::PAYLOAD => bytes = value.bytes()?,
+                f::IS_FIRST => is_first = value.flag()?,
+                f::IS_LAST => is_last = value.flag()?,
+                f::END => self.end = value.flag()?,
+                _ => {}
+            }
+        }
+        if opcode > 15 || reserved > 7 {
+            self.headers.wrong = Some("not a WebSocket frame header");
+        }
+        let tag = u8::from(fin) << 7 | (reserved as u8) << 4 | opcode as u8;
+        let start = is_first.then_some(MessageStart { tag, length });
+        if start.is_some() || is_last || !bytes.is_empty() {
+            self.data.push(Data { bytes: self.own(bytes), start, ends_message: is_last });
+        }
+        Ok(())
+    }
+
+    /// The payload of a body without messages; the last one counts.
+    fn body(&mut self, value: Value<'a>) -> Result<(), DecodeError> {
+        let bytes = value.bytes()?;
+        self.data.clear();
+        if !bytes.is_empty() {
+            self.data.push(Data::plain(self.own(bytes)));
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, value: Value<'a>) -> Result<(), DecodeError> {
+        use field::piece as f;
+        let mut fields = Fields(value.bytes()?);
+        let (mut bytes, mut is_start, mut ends_message) = (&b""[..], false, false);
+        let (mut compressed, mut length) = (false, 0);
+        while let Some((number, value)) = fields.next()? {
+            match number {
+                f::DATA => bytes = value.bytes()?,
+                f::IS_START => is_start = value.flag()?,
+                f::IS_END => ends_message = value.flag()?,
+                f::COMPRESSED => compressed = value.flag()?,
+                f::LENGTH => length = value.number()? as u32,
+                _ => {}
+            }
+        }
+        let start = MessageStart { tag: u8::from(compressed), length: u64::from(length) };
+        let start = is_start.then_some(start);
+        self.data.push(Data { bytes: self.own(bytes), start, ends_message });
+        Ok(())
+    }
+
+    fn own(&self, bytes: &'a [u8]) -> Bytes {
+        own(self.block, bytes)
+    }
+
+    fn frame(self, envelope: &Envelope<'_>) -> Result<StreamFrame, Wrong> {
+        let (protocol, is_request) = match self.kind {
+            envelope::HTTP_REQUEST => (Protocol::Http, true),
+            envelope::HTTP_RESPONSE => (Protocol::Http, false),
+            envelope::GRPC_REQUEST => (Protocol::Grpc, true),
+            envelope::GRPC_RESPONSE => (Protocol::Grpc, false),
+            envelope::WS_REQUEST => (Protocol::WebSocket, true),
+            envelope::WS_RESPONSE => (Protocol::WebSocket, false),
+            _ => (Protocol::WebSocket, self.is_request),
+        };
+        let is_handshake = matches!(self.kind, envelope::WS_REQUEST | envelope::WS_RESPONSE);
+        let mut frame = StreamFrame {
+            no: StreamNo(envelope.number),
+            sequence: envelope.sequence,
+            protocol,
+            is_request,
+            first: None,
+            data: self.data,
+            trailers: self.trailers.finish()?.map(Box::new),
+            end: self.end,
+        };
+        if self.kind == envelope::WS_FRAME {
+            self.headers.finish()?;
+        } else if self.is_first || is_handshake {
+            let headers = self.headers.finish()?.unwrap_or_default();
+            frame.first = Some(if is_request {
+                let method = match protocol {
+                    Protocol::Http => {
+                        Method::from_bytes(self.method).map_err(|_| "not a method")?
+                    }
+                    Protocol::Grpc => Method::POST,
+                    Protocol::WebSocket => Method::GET,
+                };
+                let scheme = match self.scheme {
+                    b"http" => Scheme::HTTP,
+                    b"https" => Scheme::HTTPS,
+                    _ => return Err("the scheme is neither http nor https"),
+                };
+                let (authority, path) =
+                    (own(self.block, self.authority), own(self.block, self.path));
+                opening(envelope, RequestHead { method, scheme, authority, path, headers })
+            } else {
+                response(self.status, headers, is_handshake)?
+            });
+        }
+        Ok(frame)
+    }
+}
+
+fn opening(envelope: &Envelope<'_>, head: RequestHead) -> First {
+    First::Request(Box::new(Opening {
+        id: envelope.request_id.parse().ok(),
+        client_id: cut(envelope.client_id, 128),
+        trace: cut(envelope.trace, 128),
+        deadline: (envelope.deadline > 0).then(|| Duration::from_micros(envelope.deadline)),
+        hops: envelope.hops,
+        urgency: envelope.urgency.checked_sub(1).map_or(3, |u| u.min(7) as u8),
+        service: cut(envelope.service, 64),
+        answer_credit: envelope.answer_credit,
         head: Arc::new(head),
-    })))
+    }))
 }
 
 /// An answer's head. 101 is the answer to a handshake and to nothing else (RFC 9110 15.2.2);
 /// other interim answers do not travel. Backends in the wild answer with 600 to 999, and
 /// what a backend says must never count as a violation of this side.
-fn response(status: u32, headers: Vec<pb::Header>, handshake: bool) -> Result<First, Wrong> {
+fn response(status: u32, headers: HeaderMap, handshake: bool) -> Result<First, Wrong> {
     let status = u16::try_from(status)
         .ok()
         .filter(|s| (200..1000).contains(s) || (handshake && *s == 101))
         .and_then(|s| StatusCode::from_u16(s).ok())
         .ok_or("not a final status")?;
-    Ok(First::Response(Box::new(ResponseHead { status, headers: map(headers)? })))
+    Ok(First::Response(Box::new(ResponseHead { status, headers })))
 }
 
-fn trailers(fields: Vec<pb::Header>) -> Result<Option<Box<HeaderMap>>, Wrong> {
-    if fields.is_empty() { Ok(None) } else { Ok(Some(Box::new(map(fields)?))) }
+/// Header fields, and the first thing that is wrong with them.
+#[derive(Default)]
+struct Map {
+    map: HeaderMap,
+    wrong: Option<Wrong>,
 }
 
-fn map(fields: Vec<pb::Header>) -> Result<HeaderMap, Wrong> {
-    if fields.len() > MAX_FIELDS {
-        return Err("too many header fields");
+impl Map {
+    fn read(&mut self, block: &Bytes, value: Value<'_>) -> Result<(), DecodeError> {
+        let (mut name, mut content) = (&b""[..], &b""[..]);
+        let mut fields = Fields(value.bytes()?);
+        while let Some((number, value)) = fields.next()? {
+            match number {
+                field::header::NAME => name = value.bytes()?,
+                field::header::VALUE => content = value.bytes()?,
+                _ => {}
+            }
+        }
+        if self.wrong.is_none() {
+            self.wrong = self.append(block, name, content).err();
+        }
+        Ok(())
     }
-    let mut map = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(&field.name).map_err(|_| "not a header name")?;
-        // Values keep the block of their message alive, all of them together, and only
-        // until the head is handled.
+
+    fn append(&mut self, block: &Bytes, name: &[u8], value: &[u8]) -> Result<(), Wrong> {
+        if self.map.capacity() == 0 {
+            // Most heads have about so many, and growing means hashing all names again.
+            self.map.reserve(12);
+        }
+        if self.map.len() == MAX_FIELDS {
+            return Err("too many header fields");
+        }
+        let name = HeaderName::from_bytes(name).map_err(|_| "not a header name")?;
         let value =
-            HeaderValue::from_maybe_shared(field.value).map_err(|_| "not a header value")?;
-        map.try_append(name, value).map_err(|_| "too many header fields")?;
+            HeaderValue::from_maybe_shared(own(block, value)).map_err(|_| "not a header value")?;
+        self.map.try_append(name, value).map_err(|_| "too many header fields")?;
+        Ok(())
     }
-    Ok(map)
+
+    fn finish(self) -> Result<Option<HeaderMap>, Wrong> {
+        match self.wrong {
+            Some(wrong) => Err(wrong),
+            None => Ok((!self.map.is_empty()).then_some(self.map)),
+        }
+    }
 }
 
-/// Cuts `text` to at most `limit` bytes, at a character's edge.
-fn cut(mut text: String, limit: usize) -> String {
-    if text.len() > limit {
-        let at = (0..=limit).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-        text.truncate(at);
+/// A part of `block`: shared when the block is small and of one request only.
+fn own(block: &Bytes, part: &[u8]) -> Bytes {
+    if part.len() <= COPY_BELOW && block.len() > COPY_BELOW {
+        Bytes::copy_from_slice(part)
+    } else {
+        block.slice_ref(part)
     }
-    text
 }

@@ -1,292 +1,306 @@
-//! From frames to generated messages.
+//! The messages of requests, written straight from their heads and pieces: they are almost
+//! all that travels, and structs in between would copy every header.
 
-use bytes::Bytes;
+use bytes::BufMut;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::pb::{self, control::Kind, tunnel_message::Payload};
-use crate::{Data, First, Frame, Hello, Opening, Protocol, RequestHead, ResponseHead, StreamFrame};
+use super::field::{self, envelope};
+use crate::{Data, First, Opening, Protocol, RequestHead, StreamFrame, StreamNo};
 
-pub(super) fn message(frame: Frame) -> pb::TunnelMessage {
-    match frame {
-        Frame::Stream(frame) => stream(frame),
-        Frame::Credit(no, bytes) => about(no.0, Payload::Credit(pb::Credit { bytes })),
-        Frame::Reset(reset) => about(
-            reset.no.0,
-            Payload::Reset(pb::Reset {
-                reason: reset.reason as i32,
-                retry_safe: reset.retry_safe,
-                message: reset.message,
-            }),
-        ),
-        Frame::Hello(hello) => about(0, Payload::Hello(self::hello(*hello))),
-        Frame::Ping(nonce) => control(Kind::Ping(pb::Ping { nonce })),
-        Frame::Pong(nonce) => control(Kind::Pong(pb::Ping { nonce })),
-        Frame::GoAway(goaway) => control(Kind::Goaway(pb::GoAway {
-            last_number: goaway.last.map(|no| no.0),
-            reason: goaway.reason as i32,
-            message: goaway.message,
-        })),
-        Frame::Settings(settings) => control(Kind::Settings(pb::Settings {
-            initial_credit: settings.initial_credit,
-            max_requests: settings.max_requests,
-        })),
-        Frame::Announce(announcement) => about(
-            0,
-            Payload::ConfigSync(pb::ConfigSync {
-                revision: announcement.revision,
-                services: announcement.services.into_iter().map(service).collect(),
-                ..Default::default()
-            }),
-        ),
-        Frame::Announced(answer) => about(
-            0,
-            Payload::ConfigSync(pb::ConfigSync {
-                revision: answer.revision,
-                is_answer: true,
-                refused: answer
-                    .refused
-                    .into_iter()
-                    .map(|r| pb::Refusal { service: r.service, message: r.message })
-                    .collect(),
-                addresses: answer.addresses,
-                ..Default::default()
-            }),
-        ),
-        Frame::Malformed(..) | Frame::Unknown => pb::TunnelMessage::default(),
+/// What fields are written to.
+trait Sink: Sized {
+    fn varint(&mut self, value: u64);
+    fn raw(&mut self, bytes: &[u8]);
+
+    /// A message within a message.
+    fn message(&mut self, number: u32, message: &impl Message) {
+        self.varint(u64::from(number << 3 | 2));
+        self.varint(message.length() as u64);
+        message.write(self);
+    }
+
+    fn bytes(&mut self, number: u32, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.varint(u64::from(number << 3 | 2));
+            self.varint(bytes.len() as u64);
+            self.raw(bytes);
+        }
+    }
+
+    fn number(&mut self, number: u32, value: u64) {
+        if value != 0 {
+            self.varint(u64::from(number << 3));
+            self.varint(value);
+        }
+    }
+
+    fn flag(&mut self, number: u32, value: bool) {
+        self.number(number, u64::from(value));
+    }
+
+    fn headers(&mut self, number: u32, map: &HeaderMap) {
+        map.iter().for_each(|(name, value)| self.message(number, &Header(name, value)));
     }
 }
 
-fn about(number: u64, payload: Payload) -> pb::TunnelMessage {
-    pb::TunnelMessage {
-        number,
-        protocol_type: pb::ProtocolType::Control as i32,
-        payload: Some(payload),
-        ..Default::default()
+/// Something with fields. Lengths stand before contents on the wire, so it is written twice:
+/// first to a [`Count`].
+trait Message {
+    fn write(&self, to: &mut impl Sink);
+
+    fn length(&self) -> usize {
+        let mut count = Count(0);
+        self.write(&mut count);
+        count.0
     }
 }
 
-fn control(kind: Kind) -> pb::TunnelMessage {
-    about(0, Payload::Control(pb::Control { kind: Some(kind) }))
-}
+/// Counts the bytes that would be written.
+struct Count(usize);
 
-fn hello(hello: Hello) -> pb::Hello {
-    pb::Hello {
-        version_min: hello.version_min,
-        version_max: hello.version_max,
-        features: hello.features,
-        role: hello.role,
-        client_id: hello.client_id,
-        instance: hello.instance,
-        connection: hello.connection,
-        initial_credit: hello.initial_credit,
-        max_piece: hello.max_piece,
-        max_requests: hello.max_requests,
-        software: hello.software,
+impl Sink for Count {
+    fn varint(&mut self, value: u64) {
+        self.0 += (value | 1).ilog2() as usize / 7 + 1;
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+
+    fn message(&mut self, number: u32, message: &impl Message) {
+        let length = message.length();
+        self.varint(u64::from(number << 3 | 2));
+        self.varint(length as u64);
+        self.0 += length;
     }
 }
 
-fn service(service: crate::Service) -> pb::Service {
-    pb::Service {
-        name: service.name,
-        protocols: service.protocols.into_iter().map(|p| protocol(p) as i32).collect(),
-        hosts: service.hosts,
-        path_prefix: service.path_prefix,
+struct Writer<'a, B>(&'a mut B);
+
+impl<B: BufMut> Sink for Writer<'_, B> {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.put_u8(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.put_u8(value as u8);
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0.put_slice(bytes);
     }
 }
 
-fn protocol(protocol: Protocol) -> pb::ProtocolType {
-    match protocol {
-        Protocol::Http => pb::ProtocolType::Http,
-        Protocol::Grpc => pb::ProtocolType::Grpc,
-        Protocol::WebSocket => pb::ProtocolType::Websocket,
-    }
-}
-
-fn stream(frame: StreamFrame) -> pb::TunnelMessage {
-    let mut message = pb::TunnelMessage {
-        number: frame.no.0,
-        sequence: frame.sequence,
-        direction: direction(frame.is_request) as i32,
-        protocol_type: protocol(frame.protocol) as i32,
-        ..Default::default()
+/// Appends a message of a request.
+pub(super) fn stream(frame: &StreamFrame, out: &mut impl BufMut) {
+    let mut to = Writer(out);
+    let opening = match &frame.first {
+        Some(First::Request(opening)) => Some(&**opening),
+        _ => None,
     };
-    let (request, response) = match frame.first {
-        Some(First::Request(opening)) => (Some(context(&mut message, *opening)), None),
-        Some(First::Response(head)) => (None, Some(*head)),
-        None => (None, None),
+    // In the order of the numbers, as every encoder writes them.
+    if let Some(opening) = opening {
+        to.bytes(envelope::CLIENT_ID, opening.client_id.as_bytes());
+        if let Some(id) = &opening.id {
+            to.bytes(envelope::REQUEST_ID, &id.text());
+        }
+    }
+    to.number(envelope::DIRECTION, direction(frame));
+    let (protocol, payload) = match frame.protocol {
+        Protocol::Http if frame.is_request => (1, envelope::HTTP_REQUEST),
+        Protocol::Http => (1, envelope::HTTP_RESPONSE),
+        Protocol::Grpc if frame.is_request => (2, envelope::GRPC_REQUEST),
+        Protocol::Grpc => (2, envelope::GRPC_RESPONSE),
+        Protocol::WebSocket => match frame.first {
+            Some(First::Request(_)) => (3, envelope::WS_REQUEST),
+            Some(First::Response(_)) => (3, envelope::WS_RESPONSE),
+            None => (3, envelope::WS_FRAME),
+        },
     };
-    let body =
-        Body { data: frame.data, trailers: frame.trailers.map(|t| fields(&t)), end: frame.end };
-    message.payload = Some(match (frame.protocol, frame.is_request) {
-        (Protocol::Http, true) => Payload::HttpRequest(http_request(request, body)),
-        (Protocol::Http, false) => Payload::HttpResponse(http_response(response, body)),
-        (Protocol::Grpc, true) => Payload::GrpcRequest(grpc_request(request, body)),
-        (Protocol::Grpc, false) => Payload::GrpcResponse(grpc_response(response, body)),
-        (Protocol::WebSocket, is_request) => websocket(request, response, body, is_request),
-    });
-    message
-}
-
-struct Body {
-    data: Vec<Data>,
-    trailers: Option<Vec<pb::Header>>,
-    end: bool,
-}
-
-impl Body {
-    /// The payload of a body without messages; the mux puts one piece in a frame.
-    fn plain(&mut self) -> Bytes {
-        debug_assert!(self.data.len() <= 1, "plain bodies travel one piece a frame");
-        self.data.pop().map(|data| data.bytes).unwrap_or_default()
+    to.number(envelope::PROTOCOL, protocol);
+    to.message(payload, frame);
+    if let Some(opening) = opening {
+        to.bytes(envelope::TRACE_ID, opening.trace.as_bytes());
+    }
+    to.number(envelope::NUMBER, frame.no.0);
+    to.number(envelope::SEQUENCE, u64::from(frame.sequence));
+    if let Some(opening) = opening {
+        context(opening, &mut to);
     }
 }
 
-fn direction(is_request: bool) -> pb::Direction {
-    if is_request { pb::Direction::Request } else { pb::Direction::Response }
+/// Appends a grant of credit.
+pub(super) fn credit(no: StreamNo, bytes: u32, out: &mut impl BufMut) {
+    let mut to = Writer(out);
+    to.number(envelope::PROTOCOL, 4);
+    to.message(envelope::CREDIT, &Credit(bytes));
+    to.number(envelope::NUMBER, no.0);
 }
 
-/// Moves the context of an opening into the envelope and returns the head.
-fn context(message: &mut pb::TunnelMessage, opening: Opening) -> std::sync::Arc<RequestHead> {
-    message.client_id = opening.client_id;
-    message.request_id = opening.id.map(|id| id.to_string()).unwrap_or_default();
-    message.trace_id = opening.trace;
-    message.hop_count = opening.hops;
-    message.deadline_us = opening
+fn direction(frame: &StreamFrame) -> u64 {
+    if frame.is_request { 1 } else { 2 }
+}
+
+fn context(opening: &Opening, to: &mut impl Sink) {
+    to.number(envelope::HOPS, u64::from(opening.hops));
+    // A deadline that has just passed is still a deadline: 0 would mean none.
+    let left = opening
         .deadline
-        // A deadline that has just passed is still a deadline: 0 would mean none.
         .map_or(0, |left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX).max(1));
-    message.urgency = if opening.urgency == 3 { 0 } else { u32::from(opening.urgency) + 1 };
-    message.service = opening.service;
-    message.answer_credit = opening.answer_credit;
-    opening.head
+    to.number(envelope::DEADLINE, left);
+    let urgency = if opening.urgency == 3 { 0 } else { u64::from(opening.urgency) + 1 };
+    to.number(envelope::URGENCY, urgency);
+    to.bytes(envelope::SERVICE, opening.service.as_bytes());
+    to.number(envelope::ANSWER_CREDIT, u64::from(opening.answer_credit));
 }
 
-type RequestOf = Option<std::sync::Arc<RequestHead>>;
-
-fn http_request(head: RequestOf, mut body: Body) -> pb::HttpRequest {
-    let mut request = pb::HttpRequest {
-        is_first_chunk: head.is_some(),
-        is_last_chunk: body.end,
-        body: body.plain(),
-        trailers: body.trailers.unwrap_or_default(),
-        ..Default::default()
-    };
-    if let Some(head) = head {
-        request.method = Bytes::copy_from_slice(head.method.as_str().as_bytes());
-        request.scheme = scheme(&head);
-        request.authority = head.authority.clone();
-        request.path = head.path.clone();
-        request.headers = fields(&head.headers);
-    }
-    request
-}
-
-fn http_response(head: Option<ResponseHead>, mut body: Body) -> pb::HttpResponse {
-    let is_first_chunk = head.is_some();
-    let (status, headers) = response(head);
-    pb::HttpResponse {
-        is_first_chunk,
-        is_last_chunk: body.end,
-        status,
-        headers,
-        body: body.plain(),
-        trailers: body.trailers.unwrap_or_default(),
+impl Message for StreamFrame {
+    fn write(&self, to: &mut impl Sink) {
+        match (self.protocol, self.is_request) {
+            (Protocol::Http, true) => http_request(self, to),
+            (Protocol::Http, false) => http_response(self, to),
+            (Protocol::Grpc, true) => grpc_request(self, to),
+            (Protocol::Grpc, false) => grpc_response(self, to),
+            (Protocol::WebSocket, _) => websocket(self, to),
+        }
     }
 }
 
-fn grpc_request(head: RequestOf, body: Body) -> pb::GrpcRequest {
-    let mut request = pb::GrpcRequest {
-        is_first_chunk: head.is_some(),
-        is_last_chunk: body.end,
-        pieces: body.data.into_iter().map(piece).collect(),
-        ..Default::default()
-    };
-    if let Some(head) = head {
-        request.scheme = scheme(&head);
-        request.authority = head.authority.clone();
-        request.path = head.path.clone();
-        request.metadata = fields(&head.headers);
+fn http_request(frame: &StreamFrame, to: &mut impl Sink) {
+    use field::http_request as f;
+    to.flag(f::IS_FIRST, frame.first.is_some());
+    to.flag(f::IS_LAST, frame.end);
+    if let Some(First::Request(opening)) = &frame.first {
+        to.bytes(f::METHOD, opening.head.method.as_str().as_bytes());
+        target(&opening.head, [f::SCHEME, f::AUTHORITY, f::PATH], f::HEADERS, to);
     }
-    request
+    body(frame, f::BODY, to);
+    trailers(frame, f::TRAILERS, to);
 }
 
-fn grpc_response(head: Option<ResponseHead>, body: Body) -> pb::GrpcResponse {
-    let is_first_chunk = head.is_some();
-    let (status, metadata) = response(head);
-    pb::GrpcResponse {
-        is_first_chunk,
-        is_last_chunk: body.end,
-        status,
-        metadata,
-        pieces: body.data.into_iter().map(piece).collect(),
-        trailers: body.trailers.unwrap_or_default(),
-    }
+fn http_response(frame: &StreamFrame, to: &mut impl Sink) {
+    use field::http_response as f;
+    to.flag(f::IS_FIRST, frame.first.is_some());
+    to.flag(f::IS_LAST, frame.end);
+    answer(frame, f::STATUS, f::HEADERS, to);
+    body(frame, f::BODY, to);
+    trailers(frame, f::TRAILERS, to);
 }
 
-fn piece(data: Data) -> pb::GrpcPiece {
-    pb::GrpcPiece {
-        is_message_start: data.start.is_some(),
-        is_message_end: data.ends_message,
-        compressed: data.start.is_some_and(|start| start.tag & 1 == 1),
-        message_length: data.start.map_or(0, |start| start.length as u32),
-        data: data.bytes,
+fn grpc_request(frame: &StreamFrame, to: &mut impl Sink) {
+    use field::grpc_request as f;
+    to.flag(f::IS_FIRST, frame.first.is_some());
+    to.flag(f::IS_LAST, frame.end);
+    if let Some(First::Request(opening)) = &frame.first {
+        target(&opening.head, [f::SCHEME, f::AUTHORITY, f::PATH], f::HEADERS, to);
     }
+    frame.data.iter().for_each(|data| to.message(f::PIECES, &Piece(data)));
+}
+
+fn grpc_response(frame: &StreamFrame, to: &mut impl Sink) {
+    use field::grpc_response as f;
+    to.flag(f::IS_FIRST, frame.first.is_some());
+    to.flag(f::IS_LAST, frame.end);
+    answer(frame, f::STATUS, f::HEADERS, to);
+    frame.data.iter().for_each(|data| to.message(f::PIECES, &Piece(data)));
+    trailers(frame, f::TRAILERS, to);
 }
 
 /// A handshake, its answer, or a frame: heads of WebSockets travel alone.
-fn websocket(
-    request: RequestOf,
-    response: Option<ResponseHead>,
-    mut body: Body,
-    is_request: bool,
-) -> Payload {
-    debug_assert!((request.is_none() && response.is_none()) || (body.data.is_empty() && !body.end));
-    if let Some(head) = request {
-        return Payload::WsRequest(pb::WebSocketRequest {
-            scheme: scheme(&head),
-            authority: head.authority.clone(),
-            path: head.path.clone(),
-            headers: fields(&head.headers),
-        });
-    }
-    if response.is_some() {
-        let (status, headers) = self::response(response);
-        return Payload::WsResponse(pb::WebSocketResponse { status, headers });
-    }
-    let data = body.data.pop().unwrap_or_default();
-    let tag = data.start.map_or(0, |start| start.tag);
-    Payload::WsFrame(pb::WebSocketFrame {
-        direction: direction(is_request) as i32,
-        opcode: u32::from(tag & 0x0F),
-        fin: tag & 0x80 != 0,
-        reserved: u32::from(tag >> 4 & 0x07),
-        length: data.start.map_or(0, |start| start.length),
-        is_first_piece: data.start.is_some(),
-        is_last_piece: data.ends_message,
-        payload: data.bytes,
-        is_last_chunk: body.end,
-    })
-}
-
-fn scheme(head: &RequestHead) -> Bytes {
-    match head.scheme.as_str() {
-        "http" => Bytes::from_static(b"http"),
-        "https" => Bytes::from_static(b"https"),
-        other => Bytes::copy_from_slice(other.as_bytes()),
+fn websocket(frame: &StreamFrame, to: &mut impl Sink) {
+    debug_assert!(frame.first.is_none() || (frame.data.is_empty() && !frame.end));
+    match &frame.first {
+        Some(First::Request(opening)) => {
+            use field::ws_request as f;
+            target(&opening.head, [f::SCHEME, f::AUTHORITY, f::PATH], f::HEADERS, to);
+        }
+        Some(First::Response(_)) => {
+            use field::ws_response as f;
+            answer(frame, f::STATUS, f::HEADERS, to);
+        }
+        None => ws_frame(frame, to),
     }
 }
 
-fn response(head: Option<ResponseHead>) -> (u32, Vec<pb::Header>) {
-    head.map_or((0, Vec::new()), |head| (u32::from(head.status.as_u16()), fields(&head.headers)))
+fn ws_frame(frame: &StreamFrame, to: &mut impl Sink) {
+    use field::ws_frame as f;
+    to.number(f::DIRECTION, direction(frame));
+    if let Some(data) = frame.data.first() {
+        if let Some(start) = data.start {
+            to.number(f::OPCODE, u64::from(start.tag & 0x0F));
+            to.flag(f::FIN, start.tag & 0x80 != 0);
+            to.number(f::RESERVED, u64::from(start.tag >> 4 & 0x07));
+            to.number(f::LENGTH, start.length);
+        }
+        to.bytes(f::PAYLOAD, &data.bytes);
+        to.flag(f::IS_FIRST, data.start.is_some());
+        to.flag(f::IS_LAST, data.ends_message);
+    }
+    to.flag(f::END, frame.end);
 }
 
-fn fields(map: &HeaderMap) -> Vec<pb::Header> {
-    map.iter().map(|(name, value)| field(name, value)).collect()
+/// Scheme, authority and path, and the header fields.
+fn target(head: &RequestHead, numbers: [u32; 3], headers: u32, to: &mut impl Sink) {
+    let scheme = if head.scheme == Scheme::HTTPS { "https" } else { head.scheme.as_str() };
+    for (number, text) in numbers.into_iter().zip([scheme.as_bytes(), &head.authority, &head.path])
+    {
+        to.bytes(number, text);
+    }
+    to.headers(headers, &head.headers);
 }
 
-fn field(name: &HeaderName, value: &HeaderValue) -> pb::Header {
-    pb::Header {
-        name: Bytes::copy_from_slice(name.as_str().as_bytes()),
-        value: Bytes::copy_from_slice(value.as_bytes()),
+fn answer(frame: &StreamFrame, status: u32, headers: u32, to: &mut impl Sink) {
+    if let Some(First::Response(head)) = &frame.first {
+        to.number(status, u64::from(head.status.as_u16()));
+        to.headers(headers, &head.headers);
+    }
+}
+
+/// The payload of a body without messages; the mux puts one piece in a frame.
+fn body(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
+    debug_assert!(frame.data.len() <= 1, "plain bodies travel one piece a frame");
+    if let Some(data) = frame.data.first() {
+        to.bytes(number, &data.bytes);
+    }
+}
+
+fn trailers(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
+    if let Some(map) = &frame.trailers {
+        to.headers(number, map);
+    }
+}
+
+struct Header<'a>(&'a HeaderName, &'a HeaderValue);
+
+impl Message for Header<'_> {
+    fn write(&self, to: &mut impl Sink) {
+        to.bytes(field::header::NAME, self.0.as_str().as_bytes());
+        to.bytes(field::header::VALUE, self.1.as_bytes());
+    }
+}
+
+struct Piece<'a>(&'a Data);
+
+impl Message for Piece<'_> {
+    fn write(&self, to: &mut impl Sink) {
+        use field::piece as f;
+        let Piece(data) = self;
+        to.bytes(f::DATA, &data.bytes);
+        to.flag(f::IS_START, data.start.is_some());
+        to.flag(f::IS_END, data.ends_message);
+        if let Some(start) = data.start {
+            to.flag(f::COMPRESSED, start.tag & 1 == 1);
+            // A gRPC message has 32 bits of length.
+            to.number(f::LENGTH, u64::from(start.length as u32));
+        }
+    }
+}
+
+struct Credit(u32);
+
+impl Message for Credit {
+    fn write(&self, to: &mut impl Sink) {
+        to.number(field::credit::BYTES, u64::from(self.0));
     }
 }

@@ -4,12 +4,15 @@
 //! which ends the session; content that is wrong within one request becomes
 //! [`Frame::Malformed`](crate::Frame::Malformed) and costs that request alone.
 
+mod control;
 mod decode;
 mod encode;
+mod field;
+mod read;
 
 use std::fmt;
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 
 use crate::Frame;
@@ -22,13 +25,13 @@ pub const MAX_MESSAGE: usize = 1024 * 1024;
 /// what a hostile peer can make us allocate.
 pub const MAX_FIELDS: usize = 1024;
 
-/// Payloads up to this many bytes are copied out of the receive buffer: a small piece that
-/// waits for its consumer must not keep a large block alive.
+/// Messages up to this many bytes are copied out of the receive buffer, and so are pieces of
+/// larger ones: what is small and waits for its consumer must not keep a large block alive.
 const COPY_BELOW: usize = 2048;
 
 /// The bytes are not a `TunnelMessage`.
 #[derive(Debug)]
-pub struct DecodeError(prost::DecodeError);
+pub struct DecodeError(&'static str);
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,17 +43,32 @@ impl std::error::Error for DecodeError {}
 
 /// Appends the encoded `frame` to `out`, which must be able to grow.
 pub fn encode(frame: Frame, out: &mut impl BufMut) {
-    let message = encode::message(frame);
-    // Growable buffers cannot run out; a fixed one is the caller's mistake.
-    let written = message.encode(out);
-    debug_assert!(written.is_ok(), "the buffer of a frame must be able to grow");
+    match frame {
+        Frame::Stream(frame) => encode::stream(&frame, out),
+        Frame::Credit(no, bytes) => encode::credit(no, bytes, out),
+        frame => {
+            // Growable buffers cannot run out; a fixed one is the caller's mistake.
+            let written = control::message(frame).encode(out);
+            debug_assert!(written.is_ok(), "the buffer of a frame must be able to grow");
+        }
+    }
 }
 
 /// Reads one frame from all of `input`.
 ///
 /// # Errors
 /// When the bytes are not a `TunnelMessage`.
-pub fn decode(input: impl Buf) -> Result<Frame, DecodeError> {
-    let message = pb::TunnelMessage::decode(input).map_err(DecodeError)?;
-    Ok(decode::frame(message))
+pub fn decode(mut input: impl Buf) -> Result<Frame, DecodeError> {
+    let length = input.remaining();
+    let block = if length <= COPY_BELOW && input.chunk().len() == length {
+        Bytes::copy_from_slice(input.chunk())
+    } else {
+        input.copy_to_bytes(length)
+    };
+    match decode::frame(&block)? {
+        Some(frame) => Ok(frame),
+        None => pb::TunnelMessage::decode(block)
+            .map(control::frame)
+            .map_err(|_| DecodeError("a message of the tunnel itself is malformed")),
+    }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use strait_engine::{Fault, Protocol, Reason, RequestHead};
 
 use crate::Settings;
-use crate::http::hop::{content_length, has_token, remove, strip};
+use crate::http::hop::{content_length, has_token, strip_request};
 use crate::websocket::handshake;
 
 /// What an entry makes of a request's head.
@@ -63,7 +63,7 @@ pub(crate) fn classify(
     }
     check_sizes(&uri, &headers, settings)?;
     let http1 = version < Version::HTTP_2;
-    let authority = authority(&uri, &mut headers)?;
+    let authority = authority(&uri, &headers)?;
     if http1 {
         check_framing(version, &headers)?;
     }
@@ -86,7 +86,7 @@ pub(crate) fn classify(
     } else {
         Protocol::Http
     };
-    strip(&mut headers);
+    strip_request(&mut headers);
     if protocol == Protocol::WebSocket {
         handshake::strip_leg(&mut headers);
     }
@@ -124,8 +124,8 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 /// The one authority of a request: of its target and of `Host`, which must agree where
-/// both are given. Takes `Host` out of the headers.
-fn authority(uri: &Uri, headers: &mut HeaderMap) -> Result<Bytes, Fault> {
+/// both are given.
+fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Bytes, Fault> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next().map(|value| value.as_bytes());
     if hosts.next().is_some() {
@@ -142,9 +142,7 @@ fn authority(uri: &Uri, headers: &mut HeaderMap) -> Result<Bytes, Fault> {
     if !is_authority(authority) {
         return Err(bad("malformed Host"));
     }
-    let authority = Bytes::copy_from_slice(authority);
-    remove(headers, &HOST);
-    Ok(authority)
+    Ok(Bytes::copy_from_slice(authority))
 }
 
 /// Whether `text` is `host[:port]` (RFC 3986 3.2, without user information).

@@ -13,17 +13,30 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// The address of a connection's other end, as every request on it needs it.
+pub(crate) struct Peer {
+    ip: IpAddr,
+    text: HeaderValue,
+}
+
+impl Peer {
+    pub(crate) fn new(ip: IpAddr) -> Peer {
+        let ip = ip.to_canonical();
+        let text = HeaderValue::from_str(&ip.to_string());
+        Peer { ip, text: text.expect("an address is visible ASCII") }
+    }
+}
+
 /// Sets `X-Forwarded-For`, `-Proto` and `-Host`. What an untrusted peer said there goes;
 /// what a trusted proxy said stays and is extended.
 pub(crate) fn set(
     headers: &mut HeaderMap,
-    peer: IpAddr,
+    peer: &Peer,
     scheme: &'static str,
     authority: &[u8],
     settings: &Settings,
 ) {
-    let peer = peer.to_canonical();
-    let trusted = settings.trusted_proxies.iter().any(|net| net.contains(&peer));
+    let trusted = settings.trusted_proxies.iter().any(|net| net.contains(&peer.ip));
     let mut chain = Vec::new();
     if trusted {
         for value in headers.get_all(FOR) {
@@ -33,9 +46,13 @@ pub(crate) fn set(
     } else {
         retain(headers, |name| ![FORWARDED, PROTO, HOST].contains(name));
     }
-    chain.extend_from_slice(peer.to_string().as_bytes());
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)) {
-        headers.insert(FOR, value);
+    if chain.is_empty() {
+        headers.insert(FOR, peer.text.clone());
+    } else {
+        chain.extend_from_slice(peer.text.as_bytes());
+        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)) {
+            headers.insert(FOR, value);
+        }
     }
     if !headers.contains_key(PROTO) {
         headers.insert(PROTO, HeaderValue::from_static(scheme));
@@ -100,7 +117,7 @@ mod tests {
     #[test]
     fn a_stranger_is_not_believed() {
         let mut headers = lies();
-        set(&mut headers, PEER, "http", b"a.example", &Settings::default());
+        set(&mut headers, &Peer::new(PEER), "http", b"a.example", &Settings::default());
         assert_eq!(headers[FOR], "192.0.2.7");
         assert_eq!(headers[PROTO], "http");
         assert_eq!(headers[HOST], "a.example");
@@ -112,7 +129,7 @@ mod tests {
         let mut headers = lies();
         let trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
         let settings = Settings { trusted_proxies, ..Settings::default() };
-        set(&mut headers, PEER, "http", b"a.example", &settings);
+        set(&mut headers, &Peer::new(PEER), "http", b"a.example", &settings);
         assert_eq!(headers[FOR], "10.9.9.9, 192.0.2.7");
         assert_eq!(headers[PROTO], "https");
     }

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::activity::{Activity, Verdict};
 use crate::detect::{self, Version};
+use crate::forwarded::Peer;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Stream, tune};
 use crate::settings::{Settings, or_never};
@@ -135,7 +136,15 @@ async fn connection(
     let secure = entry.tls.is_some();
     let settings = entry.settings.clone();
     let (executor, drained) = (tasks.clone(), drain.clone());
-    let door = Arc::new(Door { entry, peer, secure, activity: activity.clone(), tasks, drain });
+    let door = Arc::new(Door {
+        entry,
+        peer,
+        forwarded: Peer::new(peer.ip()),
+        secure,
+        activity: activity.clone(),
+        tasks,
+        drain,
+    });
     let service = service_fn(move |request: Request<Incoming>| {
         let door = door.clone();
         async move { Ok::<Response<Outgoing>, Infallible>(visit(door, request).await) }

@@ -21,6 +21,7 @@ use crate::{forwarded, grpc, http as plain, websocket};
 pub(crate) struct Door {
     pub(crate) entry: Entry,
     pub(crate) peer: SocketAddr,
+    pub(crate) forwarded: forwarded::Peer,
     pub(crate) secure: bool,
     pub(crate) activity: Arc<Activity>,
     pub(crate) tasks: Tasks,
@@ -142,7 +143,7 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
     context.trace = forwarded::trace(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);
     let word = if visit.door.secure { "https" } else { "http" };
-    forwarded::set(&mut head.headers, visit.door.peer.ip(), word, &head.authority, settings);
+    forwarded::set(&mut head.headers, &visit.door.forwarded, word, &head.authority, settings);
     let request = Requested { head, context, length };
     match protocol {
         Protocol::Http => plain::entry::carry(visit, request, body).await,

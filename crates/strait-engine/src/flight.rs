@@ -1,10 +1,10 @@
 //! Exchanges that are under way, for people who ask what is going on.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use strait_mux::NumberMap;
 use strait_wire::{Protocol, RequestId};
 
 /// One exchange under way. Its counters are live.
@@ -43,7 +43,7 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub struct Flights {
     next: AtomicU64,
-    open: Mutex<HashMap<u64, Arc<Flight>>>,
+    open: Mutex<NumberMap<u64, Arc<Flight>>>,
 }
 
 impl Flights {

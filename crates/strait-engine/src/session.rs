@@ -1,12 +1,12 @@
 //! One live tunnel: a cheap handle that every stream, and the link, share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use strait_mux::{Budget, Event, Fatal, Mux, Settings, Stats};
+use strait_mux::{Budget, Event, Fatal, Mux, NumberMap, Settings, Stats};
 use strait_wire::{Announced, Announcement, Frame, GoAway, Hello, Reason, Side, StreamNo};
 
 use crate::Refusal;
@@ -26,7 +26,7 @@ struct Shared {
 /// The state behind the lock, which is held for microseconds and never over an await.
 pub(crate) struct Core {
     pub(crate) mux: Mux,
-    wakers: HashMap<StreamNo, Wakers>,
+    wakers: NumberMap<StreamNo, Wakers>,
     accepted: VecDeque<StreamNo>,
     news: VecDeque<News>,
     link: Option<Waker>,
@@ -82,7 +82,7 @@ impl Session {
     ) -> Session {
         let core = Core {
             mux: Mux::new(side, settings, budget, hello, now()),
-            wakers: HashMap::new(),
+            wakers: NumberMap::default(),
             accepted: VecDeque::new(),
             news: VecDeque::new(),
             link: None,

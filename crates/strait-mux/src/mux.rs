@@ -20,7 +20,7 @@ pub struct Mux {
     pub(crate) side: Side,
     pub(crate) settings: Settings,
     pub(crate) budget: Budget,
-    pub(crate) table: HashMap<StreamNo, Stream, BuildHasherDefault<NoHasher>>,
+    pub(crate) table: NumberMap<StreamNo, Stream>,
     /// The next number that this side opens.
     pub(crate) next_no: StreamNo,
     /// The highest number that the peer opened.
@@ -96,12 +96,15 @@ pub struct Stats {
     pub rtt: Option<Duration>,
 }
 
-/// Numbers are increasing and chosen by the peers within their parity; spreading them over
-/// the table takes one multiplication.
-#[derive(Debug, Default)]
-pub(crate) struct NoHasher(u64);
+/// A map from numbers that only ever increase, such as those of requests.
+pub type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
-impl Hasher for NoHasher {
+/// The hasher of a [`NumberMap`]: spreading increasing numbers over the table takes one
+/// multiplication. Where a peer chooses them, it may open only so many at once.
+#[derive(Debug, Default)]
+pub struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
     fn finish(&self) -> u64 {
         self.0
     }

@@ -61,6 +61,12 @@ fn random_u64() -> u64 {
     })
 }
 
+/// The two digits of a byte.
+fn hex(byte: u8) -> [u8; 2] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
+}
+
 impl RequestId {
     /// A new id, unique without coordination.
     pub fn new() -> RequestId {
@@ -76,8 +82,14 @@ impl RequestId {
 
     /// A new trace context (W3C `traceparent`, version 00, sampled) in canonical text.
     pub fn new_traceparent() -> String {
-        let (a, b, span) = (random_u64(), random_u64() | 1, random_u64() | 1);
-        format!("00-{a:016x}{b:016x}-{span:016x}-01")
+        let mut text = *b"00-................................-................-01";
+        for (at, random) in [(3, random_u64()), (19, random_u64() | 1), (36, random_u64() | 1)] {
+            let bytes = random.to_be_bytes();
+            for (digits, byte) in text[at..at + 16].chunks_exact_mut(2).zip(bytes) {
+                digits.copy_from_slice(&hex(byte));
+            }
+        }
+        std::str::from_utf8(&text).unwrap_or_default().to_owned()
     }
 }
 
@@ -90,15 +102,13 @@ impl Default for RequestId {
 impl RequestId {
     /// The canonical text (RFC 9562 4), as ASCII.
     pub fn text(&self) -> [u8; 36] {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'-'; 36];
         let mut at = 0;
         for (i, byte) in self.0.iter().enumerate() {
             if matches!(i, 4 | 6 | 8 | 10) {
                 at += 1;
             }
-            text[at] = HEX[usize::from(byte >> 4)];
-            text[at + 1] = HEX[usize::from(byte & 15)];
+            text[at..at + 2].copy_from_slice(&hex(*byte));
             at += 2;
         }
         text

@@ -31,6 +31,13 @@ proptest! {
     }
 
     #[test]
+    fn a_message_is_read_to_its_end(frame in frame()) {
+        let mut bytes = Bytes::from(encode(frame));
+        codec::decode(&mut bytes).expect("a message");
+        prop_assert_eq!(bytes.len(), 0);
+    }
+
+    #[test]
     fn a_message_in_several_buffers_is_the_same(frame in frame(), at in any::<prop::sample::Index>()) {
         let mut front = Bytes::from(encode(frame.clone()));
         let back = front.split_off(at.index(front.len() + 1));

@@ -39,7 +39,8 @@ pub(crate) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
     if headers.keys().all(&keep) {
         return;
     }
-    let mut kept = HeaderMap::with_capacity(headers.keys_len());
+    // With room for what this hop adds.
+    let mut kept = HeaderMap::with_capacity(headers.len() + 4);
     let mut current = None;
     for (name, value) in std::mem::take(headers) {
         // A name comes with the first of its values only.
@@ -61,6 +62,16 @@ pub(crate) fn remove(headers: &mut HeaderMap, name: &HeaderName) {
 /// Removes what is hop-by-hop from a request or an answer. `TE: trailers` stays on
 /// requests: whoever relays it must be able to deliver trailers, and we are.
 pub(crate) fn strip(headers: &mut HeaderMap) {
+    strip_with(headers, None);
+}
+
+/// The same from a visitor's request, and `Host`, which travels as the authority.
+pub(crate) fn strip_request(headers: &mut HeaderMap) {
+    strip_with(headers, Some(&HOST));
+}
+
+/// One pass for all that goes: it makes the map anew.
+fn strip_with(headers: &mut HeaderMap, also: Option<&HeaderName>) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -74,6 +85,7 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
         !(HOP_BY_HOP.contains(name)
             || listed.contains(name)
             || name == EXPECT
+            || Some(name) == also
             || (name == TE && !trailers))
     });
     if trailers {
@@ -130,10 +142,10 @@ mod tests {
             ("te", "deflate, Trailers"),
             ("accept", "text/plain"),
         ]);
-        strip(&mut headers);
+        strip_request(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["accept", "host", "te", "x-forwarded-for"]);
+        assert_eq!(left, ["accept", "te", "x-forwarded-for"]);
         assert_eq!(headers["te"], "trailers");
     }
 

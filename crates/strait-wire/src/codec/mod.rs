@@ -61,7 +61,9 @@ pub fn encode(frame: Frame, out: &mut impl BufMut) {
 pub fn decode(mut input: impl Buf) -> Result<Frame, DecodeError> {
     let length = input.remaining();
     let block = if length <= COPY_BELOW && input.chunk().len() == length {
-        Bytes::copy_from_slice(input.chunk())
+        let copy = Bytes::copy_from_slice(input.chunk());
+        input.advance(length);
+        copy
     } else {
         input.copy_to_bytes(length)
     };

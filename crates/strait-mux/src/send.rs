@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use strait_wire::{Frame, PIECE_WEIGHT, StreamFrame, StreamNo};
+use strait_wire::{First, Frame, PIECE_WEIGHT, StreamFrame, StreamNo};
 
 use crate::life::State;
 use crate::mux::Mux;
@@ -41,6 +41,7 @@ impl Mux {
     pub fn has_frame(&mut self) -> bool {
         !self.control.is_empty()
             || self.ping.pong.is_some()
+            || self.announced.is_some()
             || self.credit_is_due()
             || self.schedule.next(&mut self.table).is_some()
     }
@@ -51,7 +52,8 @@ impl Mux {
         } else if let Some(nonce) = self.ping.pong.take() {
             Some(Frame::Pong(nonce))
         } else {
-            self.control.pop_front().or_else(|| self.next_credit())
+            let announced = self.announced.take().map(Frame::Announced);
+            announced.or_else(|| self.control.pop_front()).or_else(|| self.next_credit())
         }?;
         self.control_run += CONTROL_COST;
         Some(frame)
@@ -87,6 +89,7 @@ impl Mux {
         let stream = self.table.get_mut(&no)?;
         let send = &mut stream.send;
         let first = send.first.take();
+        let answer = matches!(first, Some(First::Response(_)));
         let alone = first.is_some() && stream.protocol.head_travels_alone();
         let mut data = Vec::new();
         let mut bytes = 0;
@@ -122,12 +125,15 @@ impl Mux {
             is_request: stream.ours,
             first,
             data,
-            trailers: if end { send.trailers.take() } else { None },
+            trailers: if end { send.take_trailers(&self.budget) } else { None },
             end,
         };
         if send.wants_room && (end || send.room(&self.budget) > 0) {
             send.wants_room = false;
             self.events.push_back(Event::Writable(no));
+        }
+        if answer {
+            stream.release_head(&self.budget);
         }
         self.control_run = 0;
         if end {

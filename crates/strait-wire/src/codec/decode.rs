@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -282,12 +282,17 @@ fn map(fields: Vec<pb::Header>) -> Result<HeaderMap, Wrong> {
         return Err("too many header fields");
     }
     let mut map = HeaderMap::with_capacity(fields.len());
+    // One block of their own for all values: a head that waits must not keep alive the block
+    // that it was decoded from, in which the messages of other requests are too.
+    let mut text = BytesMut::with_capacity(fields.iter().map(|field| field.value.len()).sum());
+    for field in &fields {
+        text.extend_from_slice(&field.value);
+    }
+    let mut text = text.freeze();
     for field in fields {
         let name = HeaderName::from_bytes(&field.name).map_err(|_| "not a header name")?;
-        // Values keep the block of their message alive, all of them together, and only
-        // until the head is handled.
-        let value =
-            HeaderValue::from_maybe_shared(field.value).map_err(|_| "not a header value")?;
+        let value = text.split_to(field.value.len());
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| "not a header value")?;
         map.try_append(name, value).map_err(|_| "too many header fields")?;
     }
     Ok(map)

@@ -9,7 +9,7 @@ use strait_wire::{
 use crate::life::{Happening, State};
 use crate::mux::{Leaving, Mux, PeerLimits};
 use crate::request::grant;
-use crate::stream::{ANSWER_HEAD, ENTRY, Stream, head_cost, map_cost};
+use crate::stream::{ENTRY, Stream, head_cost};
 use crate::window::Window;
 use crate::{Event, Fatal, Gone};
 
@@ -219,12 +219,9 @@ impl Mux {
         match frame.first {
             Some(First::Response(head)) if stream.ours => {
                 step(&mut recv.state, Happening::Head)?;
-                let more = map_cost(&head.headers).saturating_sub(ANSWER_HEAD);
-                if !self.budget.reserve(more) {
+                if !stream.keep_head(head, &self.budget) {
                     return Err(Wrong::no_memory("no memory is left for the answer's head"));
                 }
-                stream.head += more;
-                recv.first = Some(head);
             }
             Some(First::Request(_)) => return Err(Wrong::new("a second first chunk")),
             Some(First::Response(_)) => {
@@ -237,6 +234,7 @@ impl Mux {
             }
             None => {}
         }
+        let recv = &mut stream.recv;
         for data in frame.data {
             step(&mut recv.state, Happening::Data)?;
             // Credit that the peer was not told of yet is none.
@@ -254,11 +252,7 @@ impl Mux {
         if frame.end {
             let mut state = recv.state;
             step(&mut state, Happening::End)?;
-            recv.window.end(&self.budget);
-            recv.credit_due = 0;
-            if let Some(trailers) = frame.trailers
-                && !recv.keep_trailers(trailers, &self.budget)
-            {
+            if !recv.end(frame.trailers, &self.budget) {
                 // The state is still open: what is cut must not look like an end.
                 return Err(Wrong::no_memory("no memory is left for the trailers"));
             }

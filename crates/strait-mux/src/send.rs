@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use strait_wire::{First, Frame, PIECE_WEIGHT, StreamFrame, StreamNo};
+use strait_wire::{Frame, PIECE_WEIGHT, StreamFrame, StreamNo};
 
 use crate::life::State;
 use crate::mux::Mux;
@@ -87,9 +87,8 @@ impl Mux {
             if self.schedule.is_alone() { self.settings.max_piece } else { self.settings.piece };
         let limit = largest.min(peer_max).max(1) as usize;
         let stream = self.table.get_mut(&no)?;
+        let first = stream.take_first(&self.budget);
         let send = &mut stream.send;
-        let first = send.first.take();
-        let answer = matches!(first, Some(First::Response(_)));
         let alone = first.is_some() && stream.protocol.head_travels_alone();
         let mut data = Vec::new();
         let mut bytes = 0;
@@ -131,9 +130,6 @@ impl Mux {
         if send.wants_room && (end || send.room(&self.budget) > 0) {
             send.wants_room = false;
             self.events.push_back(Event::Writable(no));
-        }
-        if answer {
-            stream.release_head(&self.budget);
         }
         self.control_run = 0;
         if end {

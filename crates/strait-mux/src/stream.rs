@@ -142,6 +142,28 @@ impl Stream {
         ENTRY + self.head + self.send.trailers_cost + self.recv.trailers_cost
     }
 
+    /// Takes the head that is to be sent. The memory of an answer's goes with it; a
+    /// request's stays, because whoever waits for the answer may have to send it again.
+    pub(crate) fn take_first(&mut self, budget: &Budget) -> Option<First> {
+        let first = self.send.first.take();
+        if matches!(first, Some(First::Response(_))) {
+            self.release_head(budget);
+        }
+        first
+    }
+
+    /// Keeps an answer's head until it is taken. `false`: there is no memory for it.
+    #[must_use]
+    pub(crate) fn keep_head(&mut self, head: Box<ResponseHead>, budget: &Budget) -> bool {
+        let more = map_cost(&head.headers).saturating_sub(ANSWER_HEAD);
+        if !budget.reserve(more) {
+            return false;
+        }
+        self.head += more;
+        self.recv.first = Some(head);
+        true
+    }
+
     /// Gives the memory of a head back that has gone where it belongs.
     pub(crate) fn release_head(&mut self, budget: &Budget) {
         budget.release(std::mem::take(&mut self.head));
@@ -264,10 +286,13 @@ impl RecvHalf {
         self.queue.push_back(if detach { data.detached() } else { data });
     }
 
-    /// Keeps trailers that were received until they are taken. `false`: there is no memory
-    /// for them.
+    /// The peer has ended: gives back the credit that it will not use, and keeps `trailers`
+    /// until they are taken. `false`: there is no memory for them.
     #[must_use]
-    pub(crate) fn keep_trailers(&mut self, trailers: Box<HeaderMap>, budget: &Budget) -> bool {
+    pub(crate) fn end(&mut self, trailers: Option<Box<HeaderMap>>, budget: &Budget) -> bool {
+        self.window.end(budget);
+        self.credit_due = 0;
+        let Some(trailers) = trailers else { return true };
         let cost = map_cost(&trailers);
         if !budget.reserve(cost) {
             return false;

@@ -30,7 +30,7 @@ pub use route::Match;
 pub use session::{News, Session};
 pub use upstream::{Carried, Failure, Upstream};
 
-pub use strait_mux::{Budget, Fatal, Settings, Stats};
+pub use strait_mux::{Budget, Fatal, Refusals, Settings, Stats};
 pub use strait_wire::{
     Data, MessageStart, Part, Protocol, Reason, RequestHead, RequestId, ResponseHead,
 };

@@ -43,6 +43,15 @@ impl Budget {
         true
     }
 
+    /// Counts `bytes` in that are in memory already, beyond the limit if need be: nothing
+    /// else is promised until they are gone.
+    pub fn charge(&self, bytes: usize) {
+        self.0.used.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(parent) = &self.0.parent {
+            parent.charge(bytes);
+        }
+    }
+
     /// Gives `bytes` back.
     pub fn release(&self, bytes: usize) {
         let before = self.0.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -52,7 +61,7 @@ impl Budget {
         }
     }
 
-    /// Bytes taken.
+    /// Bytes taken; more than the limit while charged bytes do not fit.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
@@ -85,5 +94,19 @@ mod tests {
         a.release(70);
         assert!(b.reserve(80));
         assert_eq!(process.used(), 80);
+    }
+
+    #[test]
+    fn what_is_charged_counts_even_when_it_does_not_fit() {
+        let process = Budget::new(100);
+        let session = process.child(80);
+        assert!(session.reserve(80));
+        session.charge(30);
+        assert_eq!((session.used(), process.used()), (110, 110));
+        assert_eq!(session.free_sixteenths(), 0);
+        session.release(30);
+        assert!(!session.reserve(1), "it is as full as it was");
+        session.release(80);
+        assert_eq!((session.used(), process.used()), (0, 0));
     }
 }

@@ -22,5 +22,5 @@ pub use budget::Budget;
 pub use check::Accounts;
 pub use event::{Event, Fatal, Gone, Refused, Taken};
 pub use life::{Happening, State, Violation, diagram};
-pub use mux::{Mux, NumberHasher, NumberMap, Stats};
+pub use mux::{Mux, NumberHasher, NumberMap, Refusals, Stats};
 pub use settings::Settings;

@@ -34,6 +34,9 @@ pub struct Mux {
     pub(crate) leaving: Leaving,
     pub(crate) peer_leaving: bool,
     pub(crate) ping: Ping,
+    /// The answer to the peer's announcement. A later one replaces it: a peer that announces
+    /// without reading must not fill the queue with answers.
+    pub(crate) announced: Option<Announced>,
     pub(crate) violations: u32,
     /// Bytes of control since the last piece.
     pub(crate) control_run: usize,
@@ -94,6 +97,23 @@ pub struct Stats {
     pub ignored: u64,
     /// The last round trip of a ping.
     pub rtt: Option<Duration>,
+    /// What was refused because of a limit.
+    pub refusals: Refusals,
+}
+
+/// Requests that a limit of this end refused, or cut, so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Ours, for which the budget had no memory.
+    pub ours_budget: u64,
+    /// Ours, because the peer allows no more at once.
+    pub ours_requests: u64,
+    /// The peer's, for which the budget had no memory.
+    pub theirs_budget: u64,
+    /// The peer's, because this side allows no more at once.
+    pub theirs_requests: u64,
+    /// Cut because the budget had no memory for a head or trailers that came.
+    pub heads: u64,
 }
 
 /// A map from numbers that only ever increase, such as those of requests.
@@ -147,6 +167,7 @@ impl Mux {
             peer_leaving: false,
             // The first ping goes at once: its answer tells the round trip.
             ping: Ping { nonce: 0, next: now, sent: None, pong: None, rtt: None },
+            announced: None,
             violations: 0,
             control_run: 0,
             stats: Stats::default(),
@@ -161,7 +182,7 @@ impl Mux {
 
     /// Answers the peer's announcement.
     pub fn announced(&mut self, answer: Announced) {
-        self.control.push_back(Frame::Announced(answer));
+        self.announced = Some(answer);
     }
 
     /// Asks the peer to open no more requests; what is open goes on, and this side may
@@ -191,6 +212,7 @@ impl Mux {
         self.control.clear();
         self.credits.clear();
         self.ping.pong = None;
+        self.announced = None;
         self.leaving = Leaving::Said;
         let numbers: Vec<StreamNo> = self.table.keys().copied().collect();
         for no in numbers {

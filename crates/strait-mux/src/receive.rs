@@ -9,7 +9,7 @@ use strait_wire::{
 use crate::life::{Happening, State};
 use crate::mux::{Leaving, Mux, PeerLimits};
 use crate::request::grant;
-use crate::stream::{Stream, fixed_cost};
+use crate::stream::{ENTRY, Stream, head_cost};
 use crate::window::Window;
 use crate::{Event, Fatal, Gone};
 
@@ -17,7 +17,7 @@ use crate::{Event, Fatal, Gone};
 /// (as in RFC 9113 6.9.1).
 const CREDIT_MAX: usize = i32::MAX as usize;
 
-/// What is wrong with a frame within one request.
+/// Why a frame cuts its request.
 struct Wrong {
     reason: Reason,
     message: &'static str,
@@ -26,6 +26,11 @@ struct Wrong {
 impl Wrong {
     const fn new(message: &'static str) -> Wrong {
         Wrong { reason: Reason::Protocol, message }
+    }
+
+    /// Nobody's mistake: a head or trailers for which no memory is left.
+    const fn no_memory(message: &'static str) -> Wrong {
+        Wrong { reason: Reason::Overloaded, message }
     }
 }
 
@@ -102,7 +107,7 @@ impl Mux {
                     self.unblock(no, now);
                     self.reset(no, wrong.reason, false, wrong.message);
                     self.settle(no);
-                    self.violation(wrong.message)
+                    self.blame(&wrong)
                 }
             },
         }
@@ -129,6 +134,7 @@ impl Mux {
             return Ok(());
         }
         if self.stats.accepted >= self.settings.max_requests as usize {
+            self.stats.refusals.theirs_requests += 1;
             self.refuse(no, Reason::Overloaded, "too many requests are open");
             return Ok(());
         }
@@ -139,7 +145,7 @@ impl Mux {
     /// Enters an opened request into the table, if there is memory for it.
     fn admit(&mut self, rest: StreamFrame, opening: Box<Opening>) -> Result<(), Fatal> {
         let no = rest.no;
-        let fixed = fixed_cost(&opening.head);
+        let head = head_cost(&opening.head);
         // What the opener may already have sent; it must be held even under pressure.
         let implied = opening.answer_credit.min(self.settings.initial_credit) as usize;
         let sent: usize = rest.data.iter().map(Data::weight).sum();
@@ -151,17 +157,18 @@ impl Mux {
         // An open body gets a window that can grow again, or is refused: one that was
         // granted next to nothing would wait for ever.
         let least = if rest.end { sent } else { implied.max(self.settings.window_min as usize) };
-        if !self.budget.reserve(least + fixed) {
+        if !self.budget.reserve(least + ENTRY + head) {
+            self.stats.refusals.theirs_budget += 1;
             self.refuse(no, Reason::Overloaded, "no memory is left for another request");
             return Ok(());
         }
         let mut window = Window::new(least, if rest.end { sent } else { implied });
         let mut stream = if rest.end {
-            Stream::new(rest.protocol, false, window, fixed)
+            Stream::new(rest.protocol, false, window, head)
         } else {
             window.widen(self.window_for(rest.protocol), &self.budget);
             let more = window.grant_rest();
-            let mut stream = Stream::new(rest.protocol, false, window, fixed);
+            let mut stream = Stream::new(rest.protocol, false, window, head);
             grant(&mut self.credits, no, &mut stream.recv.credit_due, more);
             stream
         };
@@ -182,7 +189,7 @@ impl Mux {
                 // Nobody was told of it, so nobody will drop its handles.
                 self.drop_reader(no);
                 self.drop_writer(no);
-                self.violation(wrong.message)
+                self.blame(&wrong)
             }
         }
     }
@@ -212,7 +219,9 @@ impl Mux {
         match frame.first {
             Some(First::Response(head)) if stream.ours => {
                 step(&mut recv.state, Happening::Head)?;
-                recv.first = Some(head);
+                if !stream.keep_head(head, &self.budget) {
+                    return Err(Wrong::no_memory("no memory is left for the answer's head"));
+                }
             }
             Some(First::Request(_)) => return Err(Wrong::new("a second first chunk")),
             Some(First::Response(_)) => {
@@ -225,6 +234,7 @@ impl Mux {
             }
             None => {}
         }
+        let recv = &mut stream.recv;
         for data in frame.data {
             step(&mut recv.state, Happening::Data)?;
             // Credit that the peer was not told of yet is none.
@@ -240,10 +250,13 @@ impl Mux {
             recv.enqueue(data);
         }
         if frame.end {
-            step(&mut recv.state, Happening::End)?;
-            recv.trailers = frame.trailers;
-            recv.window.end(&self.budget);
-            recv.credit_due = 0;
+            let mut state = recv.state;
+            step(&mut state, Happening::End)?;
+            if !recv.end(frame.trailers, &self.budget) {
+                // The state is still open: what is cut must not look like an end.
+                return Err(Wrong::no_memory("no memory is left for the trailers"));
+            }
+            recv.state = state;
         }
         self.events.push_back(Event::Readable(no));
         Ok(())
@@ -333,6 +346,15 @@ impl Mux {
     fn refuse(&mut self, no: StreamNo, reason: Reason, message: &str) {
         let message = message.to_owned();
         self.control.push_back(Frame::Reset(Reset { no, reason, retry_safe: true, message }));
+    }
+
+    /// What a frame that cut its request costs the peer.
+    fn blame(&mut self, wrong: &Wrong) -> Result<(), Fatal> {
+        if wrong.reason == Reason::Overloaded {
+            self.stats.refusals.heads += 1;
+            return Ok(());
+        }
+        self.violation(wrong.message)
     }
 
     fn violation(&mut self, what: &'static str) -> Result<(), Fatal> {

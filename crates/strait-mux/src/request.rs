@@ -9,7 +9,7 @@ use strait_wire::{Data, First, Frame, Opening, Protocol, Reason, Reset, Response
 
 use crate::life::{Happening, State};
 use crate::mux::{Leaving, Mux};
-use crate::stream::{Stream, fixed_cost};
+use crate::stream::{ANSWER_HEAD, ENTRY, Stream, head_cost, map_cost};
 use crate::window::Window;
 use crate::{Event, Gone, Refused, Taken};
 
@@ -30,19 +30,23 @@ impl Mux {
             return Err(Refused::Leaving);
         }
         if self.stats.opened >= peer.max_requests as usize {
+            self.stats.refusals.ours_requests += 1;
             return Err(Refused::TooMany);
         }
-        let fixed = fixed_cost(&opening.head);
+        let head = head_cost(&opening.head) + ANSWER_HEAD;
         let window = self.window_for(protocol);
-        let window = [window, self.settings.window_min as usize]
+        let Some(window) = [window, self.settings.window_min as usize]
             .into_iter()
-            .find(|size| self.budget.reserve(size + fixed))
-            .ok_or(Refused::NoBudget)?;
+            .find(|size| self.budget.reserve(size + ENTRY + head))
+        else {
+            self.stats.refusals.ours_budget += 1;
+            return Err(Refused::NoBudget);
+        };
         opening.answer_credit = window as u32;
         let no = self.next_no;
         self.next_no = StreamNo(no.0 + 2);
         let urgency = opening.urgency;
-        let mut stream = Stream::new(protocol, true, Window::new(window, window), fixed);
+        let mut stream = Stream::new(protocol, true, Window::new(window, window), head);
         stream.send.credit = window.min(peer.initial_credit as usize);
         stream.send.quantum = self.quantum(urgency);
         stream.send.state = if end { State::Ended } else { State::Open };
@@ -65,6 +69,7 @@ impl Mux {
     /// # Errors
     /// The request is gone.
     pub fn respond(&mut self, no: StreamNo, head: ResponseHead) -> Result<(), Gone> {
+        let budget = self.budget.clone();
         let stream = self.sending(no)?;
         let upgrades = stream.protocol == Protocol::WebSocket && head.status == 101;
         if (head.status.is_informational() && !upgrades) || head.headers.len() > MAX_FIELDS {
@@ -72,6 +77,10 @@ impl Mux {
         }
         if let Ok(state) = stream.send.state.after(Happening::Head) {
             stream.send.state = state;
+            // Whoever answers has done with the request's head.
+            stream.release_head(&budget);
+            stream.head = map_cost(&head.headers);
+            budget.charge(stream.head);
             stream.send.first = Some(First::Response(Box::new(head)));
         }
         self.enlist(no);
@@ -116,13 +125,16 @@ impl Mux {
     /// # Errors
     /// The request is gone.
     pub fn finish(&mut self, no: StreamNo, trailers: Option<HeaderMap>) -> Result<(), Gone> {
+        let budget = self.budget.clone();
         let stream = self.sending(no)?;
         if trailers.as_ref().is_some_and(|map| map.len() > MAX_FIELDS) {
             return self.invalid(no, "trailers with too many fields");
         }
         if let Ok(state) = stream.send.state.after(Happening::End) {
             stream.send.state = state;
-            stream.send.trailers = trailers.filter(|map| !map.is_empty()).map(Box::new);
+            if let Some(trailers) = trailers.filter(|map| !map.is_empty()) {
+                stream.send.keep_trailers(Box::new(trailers), &budget);
+            }
         }
         self.enlist(no);
         Ok(())
@@ -138,10 +150,11 @@ impl Mux {
                 by_peer: false,
             });
         };
-        let recv = &mut stream.recv;
-        if let Some(head) = recv.first.take() {
+        if let Some(head) = stream.recv.first.take() {
+            stream.release_head(&self.budget);
             return Taken::Head(head);
         }
+        let recv = &mut stream.recv;
         if let Some(data) = recv.queue.pop_front() {
             let weight = data.weight();
             recv.window.consume(weight);
@@ -155,7 +168,7 @@ impl Mux {
             }
             return Taken::Data(data);
         }
-        if let Some(trailers) = recv.trailers.take() {
+        if let Some(trailers) = recv.take_trailers(&self.budget) {
             return Taken::Trailers(trailers);
         }
         match (recv.state, stream.gone) {
@@ -288,7 +301,7 @@ impl Mux {
         {
             stream.send.clear(&self.budget);
             stream.recv.clear(&self.budget);
-            self.budget.release(stream.fixed);
+            self.budget.release(stream.fixed());
             let count = if stream.ours { &mut self.stats.opened } else { &mut self.stats.accepted };
             *count -= 1;
         }

@@ -41,6 +41,7 @@ impl Mux {
     pub fn has_frame(&mut self) -> bool {
         !self.control.is_empty()
             || self.ping.pong.is_some()
+            || self.announced.is_some()
             || self.credit_is_due()
             || self.schedule.next(&mut self.table).is_some()
     }
@@ -51,7 +52,8 @@ impl Mux {
         } else if let Some(nonce) = self.ping.pong.take() {
             Some(Frame::Pong(nonce))
         } else {
-            self.control.pop_front().or_else(|| self.next_credit())
+            let announced = self.announced.take().map(Frame::Announced);
+            announced.or_else(|| self.control.pop_front()).or_else(|| self.next_credit())
         }?;
         self.control_run += CONTROL_COST;
         Some(frame)
@@ -85,8 +87,8 @@ impl Mux {
             if self.schedule.is_alone() { self.settings.max_piece } else { self.settings.piece };
         let limit = largest.min(peer_max).max(1) as usize;
         let stream = self.table.get_mut(&no)?;
+        let first = stream.take_first(&self.budget);
         let send = &mut stream.send;
-        let first = send.first.take();
         let alone = first.is_some() && stream.protocol.head_travels_alone();
         let mut data = Vec::new();
         let mut bytes = 0;
@@ -122,7 +124,7 @@ impl Mux {
             is_request: stream.ours,
             first,
             data,
-            trailers: if end { send.trailers.take() } else { None },
+            trailers: if end { send.take_trailers(&self.budget) } else { None },
             end,
         };
         if send.wants_room && (end || send.room(&self.budget) > 0) {

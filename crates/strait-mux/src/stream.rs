@@ -21,8 +21,17 @@ const KEEPS_UP: usize = 64 * 1024;
 /// Copying fewer bytes than this costs next to nothing.
 const SMALL: usize = 4 * 1024;
 
-/// What an entry of the table costs beside its head, in bytes.
-const ENTRY: usize = 512;
+/// What an entry of the table costs beside heads, trailers and pieces, in bytes; the
+/// tasks that carry it are outside.
+pub(crate) const ENTRY: usize = 512;
+
+/// Bytes that an opener sets aside for the answer's head, so that an answer of usual size
+/// has a place even when the budget is used up meanwhile.
+pub(crate) const ANSWER_HEAD: usize = 2 * 1024;
+
+/// What the map of a head takes for each field that it has room for, in bytes, beside the
+/// field's own text.
+const FIELD: usize = 112;
 
 /// One request.
 #[derive(Debug)]
@@ -39,8 +48,9 @@ pub(crate) struct Stream {
     /// The driver still holds a handle that reads, or writes.
     pub(crate) reader: bool,
     pub(crate) writer: bool,
-    /// Bytes reserved for the entry and its head.
-    pub(crate) fixed: usize,
+    /// Bytes of the budget for its head: the request's until the answer has come, then the
+    /// answer's while it waits.
+    pub(crate) head: usize,
 }
 
 /// What this side sends.
@@ -52,9 +62,9 @@ pub(crate) struct SendHalf {
     pub(crate) queue: VecDeque<Data>,
     /// Weight of the queue, in bytes.
     pub(crate) queued: usize,
-    /// The part of `queued` that could be reserved from the budget.
-    pub(crate) reserved: usize,
     pub(crate) trailers: Option<Box<HeaderMap>>,
+    /// Bytes of the budget for them.
+    pub(crate) trailers_cost: usize,
     pub(crate) credit: usize,
     pub(crate) sequence: u32,
     /// Something was handed to the transport.
@@ -76,6 +86,8 @@ pub(crate) struct RecvHalf {
     pub(crate) first: Option<Box<ResponseHead>>,
     pub(crate) queue: VecDeque<Data>,
     pub(crate) trailers: Option<Box<HeaderMap>>,
+    /// Bytes of the budget for them.
+    pub(crate) trailers_cost: usize,
     pub(crate) window: Window,
     pub(crate) sequence: u32,
     /// Credit to be told to the peer with the next control frames.
@@ -85,7 +97,8 @@ pub(crate) struct RecvHalf {
 }
 
 impl Stream {
-    pub(crate) fn new(protocol: Protocol, ours: bool, window: Window, fixed: usize) -> Stream {
+    /// A request whose `window`, entry and `head` bytes are reserved.
+    pub(crate) fn new(protocol: Protocol, ours: bool, window: Window, head: usize) -> Stream {
         Stream {
             protocol,
             ours,
@@ -95,8 +108,8 @@ impl Stream {
                 first: None,
                 queue: VecDeque::new(),
                 queued: 0,
-                reserved: 0,
                 trailers: None,
+                trailers_cost: 0,
                 credit: 0,
                 sequence: 0,
                 started: false,
@@ -111,6 +124,7 @@ impl Stream {
                 first: None,
                 queue: VecDeque::new(),
                 trailers: None,
+                trailers_cost: 0,
                 window,
                 sequence: 0,
                 credit_due: 0,
@@ -119,8 +133,40 @@ impl Stream {
             gone: None,
             reader: true,
             writer: true,
-            fixed,
+            head,
         }
+    }
+
+    /// Bytes of the budget beside window and queue.
+    pub(crate) fn fixed(&self) -> usize {
+        ENTRY + self.head + self.send.trailers_cost + self.recv.trailers_cost
+    }
+
+    /// Takes the head that is to be sent. The memory of an answer's goes with it; a
+    /// request's stays, because whoever waits for the answer may have to send it again.
+    pub(crate) fn take_first(&mut self, budget: &Budget) -> Option<First> {
+        let first = self.send.first.take();
+        if matches!(first, Some(First::Response(_))) {
+            self.release_head(budget);
+        }
+        first
+    }
+
+    /// Keeps an answer's head until it is taken. `false`: there is no memory for it.
+    #[must_use]
+    pub(crate) fn keep_head(&mut self, head: Box<ResponseHead>, budget: &Budget) -> bool {
+        let more = map_cost(&head.headers).saturating_sub(ANSWER_HEAD);
+        if !budget.reserve(more) {
+            return false;
+        }
+        self.head += more;
+        self.recv.first = Some(head);
+        true
+    }
+
+    /// Gives the memory of a head back that has gone where it belongs.
+    pub(crate) fn release_head(&mut self, budget: &Budget) {
+        budget.release(std::mem::take(&mut self.head));
     }
 
     /// Whether nothing keeps the entry in the table.
@@ -171,18 +217,17 @@ impl SendHalf {
         let piece = if whole { self.queue.pop_front()? } else { front.split_to(allowed) };
         self.credit -= piece.weight();
         // The rest of a split piece keeps its own weight.
-        self.queued -= if whole { piece.weight() } else { piece.bytes.len() };
-        self.settle(budget);
+        let left = if whole { piece.weight() } else { piece.bytes.len() };
+        self.queued -= left;
+        budget.release(left);
         Some(piece)
     }
 
     /// Queues a piece. What the budget does not have is still queued: the writer asked for
-    /// room, and one piece is always allowed.
+    /// room, and one piece is always allowed, lest those that stall stop the others.
     pub(crate) fn push(&mut self, data: Data, budget: &Budget) {
         let weight = data.weight();
-        if budget.reserve(weight) {
-            self.reserved += weight;
-        }
+        budget.charge(weight);
         self.queued += weight;
         self.queue.push_back(data);
     }
@@ -199,11 +244,17 @@ impl SendHalf {
         }
     }
 
-    fn settle(&mut self, budget: &Budget) {
-        if self.reserved > self.queued {
-            budget.release(self.reserved - self.queued);
-            self.reserved = self.queued;
-        }
+    /// Trailers to be sent after the queue.
+    pub(crate) fn keep_trailers(&mut self, trailers: Box<HeaderMap>, budget: &Budget) {
+        self.trailers_cost = map_cost(&trailers);
+        budget.charge(self.trailers_cost);
+        self.trailers = Some(trailers);
+    }
+
+    /// Takes the trailers, and with them their memory.
+    pub(crate) fn take_trailers(&mut self, budget: &Budget) -> Option<Box<HeaderMap>> {
+        budget.release(std::mem::take(&mut self.trailers_cost));
+        self.trailers.take()
     }
 
     /// Gives up the rest of a request whose answer is complete.
@@ -216,9 +267,8 @@ impl SendHalf {
     pub(crate) fn clear(&mut self, budget: &Budget) {
         self.first = None;
         self.queue = VecDeque::new();
-        self.trailers = None;
-        self.queued = 0;
-        self.settle(budget);
+        self.take_trailers(budget);
+        budget.release(std::mem::take(&mut self.queued));
         self.state = State::Reset;
         self.blocked = None;
         self.turn.leave();
@@ -236,6 +286,28 @@ impl RecvHalf {
         self.queue.push_back(if detach { data.detached() } else { data });
     }
 
+    /// The peer has ended: gives back the credit that it will not use, and keeps `trailers`
+    /// until they are taken. `false`: there is no memory for them.
+    #[must_use]
+    pub(crate) fn end(&mut self, trailers: Option<Box<HeaderMap>>, budget: &Budget) -> bool {
+        self.window.end(budget);
+        self.credit_due = 0;
+        let Some(trailers) = trailers else { return true };
+        let cost = map_cost(&trailers);
+        if !budget.reserve(cost) {
+            return false;
+        }
+        self.trailers_cost = cost;
+        self.trailers = Some(trailers);
+        true
+    }
+
+    /// Takes the trailers, and with them their memory.
+    pub(crate) fn take_trailers(&mut self, budget: &Budget) -> Option<Box<HeaderMap>> {
+        budget.release(std::mem::take(&mut self.trailers_cost));
+        self.trailers.take()
+    }
+
     /// Drops everything that is queued and gives the window back.
     pub(crate) fn clear(&mut self, budget: &Budget) {
         // An end that was not delivered up to its last part must not look like one.
@@ -245,16 +317,21 @@ impl RecvHalf {
         }
         self.first = None;
         self.queue = VecDeque::new();
-        self.trailers = None;
+        self.take_trailers(budget);
         self.window.close(budget);
         self.credit_due = 0;
     }
 }
 
-/// What a request head holds in memory, in bytes, its entry included.
-pub(crate) fn fixed_cost(head: &RequestHead) -> usize {
-    let fields: usize = head.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 32).sum();
-    ENTRY + head.path.len() + head.authority.len() + fields
+/// What a request's head holds in memory, in bytes.
+pub(crate) fn head_cost(head: &RequestHead) -> usize {
+    head.path.len() + head.authority.len() + map_cost(&head.headers)
+}
+
+/// What a map of header fields holds in memory, in bytes.
+pub(crate) fn map_cost(headers: &HeaderMap) -> usize {
+    let text: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    headers.capacity() * FIELD + text
 }
 
 #[cfg(test)]

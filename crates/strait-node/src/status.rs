@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use strait_engine::{Flight, Protocol, Record, Recorder};
+use strait_engine::{Flight, Protocol, Record, Recorder, Refusals};
 
 use crate::hub::{Hub, Peer};
 use crate::observe::{
-    ExchangeStatus, Live, Readiness, RouteStatus, SessionStatus, Snapshot, Totals,
+    ExchangeStatus, Live, Readiness, Refused, RouteStatus, SessionStatus, Snapshot, Totals,
 };
 
 /// Sums over all exchanges of a node, for its status.
@@ -68,6 +68,7 @@ impl Live for View {
                 sessions: tunnels,
                 reconnects: if hub.role == "client" { tunnels.saturating_sub(1) } else { 0 },
                 budget_used: hub.budget.used() as u64,
+                budget: hub.budget.limit() as u64,
             },
         }
     }
@@ -116,11 +117,17 @@ fn session(peer: &Peer) -> SessionStatus {
         credit_outstanding: stats.credit_outstanding as u64,
         buffered: stats.buffered as u64,
         credit_wait_ms: millis(stats.credit_wait),
+        refused: refused(stats.refusals),
         frames_in: stats.frames_in,
         frames_out: stats.frames_out,
         bytes_in: stats.bytes_in,
         bytes_out: stats.bytes_out,
     }
+}
+
+fn refused(refusals: Refusals) -> Refused {
+    let Refusals { ours_budget, ours_requests, theirs_budget, theirs_requests, heads } = refusals;
+    Refused { ours_budget, ours_requests, theirs_budget, theirs_requests, heads }
 }
 
 fn flight(flight: &Flight) -> ExchangeStatus {

@@ -12,7 +12,7 @@ use strait_engine::{Caller, Fault, Origin, Reason, Record, Recorder};
 use strait_node::admin::Admin;
 use strait_node::config::AdminConfig;
 use strait_node::observe::{
-    Live, Metrics, Readiness, RouteStatus, SessionStatus, Snapshot, Totals,
+    Live, Metrics, Readiness, Refused, RouteStatus, SessionStatus, Snapshot, Totals,
 };
 use strait_wire::{Protocol, RequestId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +30,8 @@ impl Live for Node {
             rtt_us: 1500,
             open_ours: 2,
             credit_wait_ms: 250,
+            budget: 65_536,
+            refused: Refused { ours_budget: 3, heads: 1, ..Refused::default() },
             budget_used: 4096,
             bytes_in,
             ..SessionStatus::default()
@@ -40,7 +42,12 @@ impl Live for Node {
             // An old tunnel and its successor: one peer.
             sessions: vec![session(10), session(5)],
             routes: vec![RouteStatus { service: "web".to_owned(), ..RouteStatus::default() }],
-            totals: Totals { reconnects: 3, budget_used: 8192, ..Totals::default() },
+            totals: Totals {
+                reconnects: 3,
+                budget_used: 8192,
+                budget: 131_072,
+                ..Totals::default()
+            },
             ..Snapshot::default()
         }
     }

@@ -177,8 +177,19 @@ fn section(text: &mut String, title: &str, none: &str, columns: &Columns) {
 }
 
 fn sessions(snapshot: &Snapshot) -> Columns {
-    let heads =
-        ["PEER", "ADDRESS", "AGE", "RTT", "OPEN OURS/THEIRS", "BUDGET", "BUFFERED", "IN", "OUT"];
+    let heads = [
+        "PEER",
+        "ADDRESS",
+        "AGE",
+        "RTT",
+        "OPEN OURS/THEIRS",
+        "BUDGET",
+        "CREDIT",
+        "BUFFERED",
+        "REFUSED",
+        "IN",
+        "OUT",
+    ];
     let mut columns = Columns::new(&heads);
     for session in &snapshot.sessions {
         let rtt = match session.rtt_us {
@@ -192,7 +203,9 @@ fn sessions(snapshot: &Snapshot) -> Columns {
             rtt,
             format!("{}/{}", session.open_ours, session.open_theirs),
             format!("{} of {}", bytes(session.budget_used), bytes(session.budget)),
+            bytes(session.credit_outstanding),
             bytes(session.buffered),
+            session.refused.sum().to_string(),
             bytes(session.bytes_in),
             bytes(session.bytes_out),
         ]);
@@ -237,7 +250,7 @@ fn in_flight(snapshot: &Snapshot) -> Columns {
 
 #[cfg(test)]
 mod tests {
-    use strait_node::observe::{ExchangeStatus, RouteStatus, SessionStatus, Totals};
+    use strait_node::observe::{ExchangeStatus, Refused, RouteStatus, SessionStatus, Totals};
 
     use super::*;
 
@@ -256,6 +269,8 @@ mod tests {
                 open_ours: 2,
                 budget_used: 1 << 20,
                 budget: 64 << 20,
+                credit_outstanding: 512 << 10,
+                refused: Refused { theirs_budget: 7, ..Refused::default() },
                 bytes_in: 2048,
                 ..SessionStatus::default()
             }],
@@ -287,8 +302,8 @@ server gate (ready), Strait 0.1.0, up 1h02m
 1234 requests, 5 open, 2 ended by a fault; in 0 B, out 0 B; 0 reconnects
 
 Sessions
-  PEER    ADDRESS          AGE    RTT     OPEN OURS/THEIRS  BUDGET               BUFFERED  IN       OUT
-  laptop  192.0.2.7:50000  1m01s  23.4ms  2/0               1.0 MiB of 64.0 MiB  0 B       2.0 KiB  0 B
+  PEER    ADDRESS          AGE    RTT     OPEN OURS/THEIRS  BUDGET               CREDIT     BUFFERED  REFUSED  IN       OUT
+  laptop  192.0.2.7:50000  1m01s  23.4ms  2/0               1.0 MiB of 64.0 MiB  512.0 KiB  0 B       7        2.0 KiB  0 B
 
 Routes
   SERVICE  PROTOCOLS       HOSTS  PATH  OWNER

@@ -130,7 +130,9 @@ impl World {
     /// Takes one part; whether there was one.
     pub(crate) fn take(&mut self, side: usize, at: usize) -> bool {
         let now = self.now;
-        let lost = self.ends.iter().any(|end| end.lost);
+        // Heads and trailers come without credit: a small budget may have no place for them.
+        let crowded = self.ends.iter().any(|end| end.mux.stats().refusals.heads > 0);
+        let lost = crowded || self.ends.iter().any(|end| end.lost);
         let end = &mut self.ends[side];
         let app = &mut end.apps[at];
         if !app.reader {
@@ -195,7 +197,7 @@ impl App {
     }
 
     /// Holds what was taken against what was sent: whether there may be more, and what is
-    /// wrong with it. `lost`: an end has lost its link.
+    /// wrong with it. `lost`: an end has lost its link, or had no memory for a head.
     fn judge(&mut self, taken: Taken, request: &mut Request, lost: bool) -> (bool, Outcome) {
         let half = &mut request.halves[1 - self.sends()];
         let over = self.ended || self.gone.is_some();

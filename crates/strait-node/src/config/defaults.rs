@@ -47,7 +47,8 @@ impl Default for LogConfig {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            max_requests: 4096,
+            // Memory is what bounds them; 10,000 idle WebSockets shall fit one tunnel.
+            max_requests: 16_384,
             session_budget: 64 << 20,
             process_budget: 512 << 20,
             initial_window: 256 << 10,

@@ -17,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use strait_engine::{Record, Recorder};
 use strait_wire::Protocol;
 
-use super::{AccessLog, Live, SessionStatus, Snapshot};
+use super::{AccessLog, Live, Refused, SessionStatus, Snapshot};
 
 /// Routes are named by peers: more names than this share the label `(other)`, so that no
 /// peer can fill the memory of whoever scrapes.
@@ -230,7 +230,8 @@ impl Collector for Sources {
         let Some(live) = self.live.get() else { return Ok(()) };
         let snapshot = live.snapshot();
         node(encoder, &snapshot)?;
-        sessions(encoder, &snapshot.sessions)
+        sessions(encoder, &snapshot.sessions)?;
+        refused(encoder, &snapshot.sessions)
     }
 }
 
@@ -252,6 +253,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     gauge(encoder, "routes", "Services that requests can go to", snapshot.routes.len() as u64)?;
     let totals = &snapshot.totals;
     gauge(encoder, "budget_used_bytes", "Of the process's budget", totals.budget_used)?;
+    gauge(encoder, "budget_bytes", "The process's budget", totals.budget)?;
     counter(encoder, "sessions_started", "Tunnels set up", totals.sessions)?;
     counter(encoder, "reconnects", "Tunnels set up again after a loss", totals.reconnects)
 }
@@ -260,12 +262,13 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
 /// be in base units.
 type Column = (&'static str, &'static str, fn(&SessionStatus) -> u64, u64);
 
-const GAUGES: [Column; 6] = [
+const GAUGES: [Column; 7] = [
     ("session_requests_open_ours", "Open requests that this node sent", |s| s.open_ours, 1),
     ("session_requests_open_theirs", "Open requests that the peer sent", |s| s.open_theirs, 1),
     ("session_budget_used_bytes", "Of the session's budget", |s| s.budget_used, 1),
+    ("session_budget_bytes", "The session's budget", |s| s.budget, 1),
     ("session_credit_outstanding_bytes", "The peer may still send", |s| s.credit_outstanding, 1),
-    ("session_buffered_bytes", "Received and not yet consumed", |s| s.buffered, 1),
+    ("session_buffered_bytes", "Received and not taken, or queued to be sent", |s| s.buffered, 1),
     ("session_rtt_seconds", "Round trip of the last ping", |s| s.rtt_us, 1_000_000),
 ];
 
@@ -277,12 +280,43 @@ const COUNTERS: [Column; 5] = [
     ("session_bytes_sent", "Bytes sent", |s| s.bytes_out, 1),
 ];
 
-fn sessions(encoder: &mut DescriptorEncoder<'_>, sessions: &[SessionStatus]) -> fmt::Result {
-    // Two tunnels of one peer, an old one and its successor, are one row: labels are unique.
-    let mut peers: BTreeMap<String, Vec<&SessionStatus>> = BTreeMap::new();
-    for session in sessions {
-        peers.entry(session.peer.clone()).or_default().push(session);
+/// What a limit did to a request: whose request it was, and which limit, as labels.
+type Limit = (&'static str, &'static str, fn(&Refused) -> u64);
+
+const LIMITS: [Limit; 5] = [
+    ("ours", "budget", |r| r.ours_budget),
+    ("ours", "requests", |r| r.ours_requests),
+    ("theirs", "budget", |r| r.theirs_budget),
+    ("theirs", "requests", |r| r.theirs_requests),
+    // Of either side: refused is what came, not the request, which is cut.
+    ("any", "head", |r| r.heads),
+];
+
+fn refused(encoder: &mut DescriptorEncoder<'_>, sessions: &[SessionStatus]) -> fmt::Result {
+    let help = "Requests that a limit refused or cut";
+    let mut metric =
+        encoder.encode_descriptor("session_refused", help, None, MetricType::Counter)?;
+    for (peer, sessions) in by_peer(sessions) {
+        for (whose, limit, read) in LIMITS {
+            let sum: u64 = sessions.iter().map(|session| read(&session.refused)).sum();
+            let labels = [("peer", peer), ("whose", whose), ("limit", limit)];
+            ConstCounter::new(sum).encode(metric.encode_family(&labels)?)?;
+        }
     }
+    Ok(())
+}
+
+/// Two tunnels of one peer, an old one and its successor, are one row: labels are unique.
+fn by_peer(sessions: &[SessionStatus]) -> BTreeMap<&str, Vec<&SessionStatus>> {
+    let mut peers: BTreeMap<&str, Vec<&SessionStatus>> = BTreeMap::new();
+    for session in sessions {
+        peers.entry(&session.peer).or_default().push(session);
+    }
+    peers
+}
+
+fn sessions(encoder: &mut DescriptorEncoder<'_>, sessions: &[SessionStatus]) -> fmt::Result {
+    let peers = by_peer(sessions);
     let columns = GAUGES.iter().map(|column| (column, MetricType::Gauge));
     let columns = columns.chain(COUNTERS.iter().map(|column| (column, MetricType::Counter)));
     for ((name, help, read, unit), kind) in columns {
@@ -292,7 +326,7 @@ fn sessions(encoder: &mut DescriptorEncoder<'_>, sessions: &[SessionStatus]) -> 
             // A round trip is not twice as long because there are two tunnels.
             let time = matches!((kind, *unit), (MetricType::Gauge, 1_000_000));
             let sum: u64 = if time { values.max().unwrap_or(0) } else { values.sum() };
-            let label = [("peer", peer.as_str())];
+            let label = [("peer", *peer)];
             let row = metric.encode_family(&label)?;
             match (kind, *unit) {
                 (MetricType::Counter, 1) => ConstCounter::new(sum).encode(row)?,

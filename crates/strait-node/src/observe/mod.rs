@@ -14,7 +14,9 @@ use strait_wire::Protocol;
 
 pub use access::AccessLog;
 pub use metrics::Metrics;
-pub use snapshot::{ExchangeStatus, Live, Readiness, RouteStatus, SessionStatus, Snapshot, Totals};
+pub use snapshot::{
+    ExchangeStatus, Live, Readiness, Refused, RouteStatus, SessionStatus, Snapshot, Totals,
+};
 
 /// Several recorders as one.
 pub struct Recorders(pub Vec<Arc<dyn Recorder>>);

@@ -89,10 +89,12 @@ pub struct SessionStatus {
     pub budget: u64,
     /// Bytes that the peer may still send.
     pub credit_outstanding: u64,
-    /// Bytes received and not yet consumed.
+    /// Bytes received and not yet taken, or queued and not yet sent.
     pub buffered: u64,
     /// Milliseconds that requests waited for credit, summed over requests.
     pub credit_wait_ms: u64,
+    /// Requests that a limit of this tunnel refused or cut.
+    pub refused: Refused,
     /// Frames received.
     pub frames_in: u64,
     /// Frames sent.
@@ -163,4 +165,33 @@ pub struct Totals {
     pub reconnects: u64,
     /// Bytes of the process's budget in use.
     pub budget_used: u64,
+    /// The process's budget in bytes.
+    pub budget: u64,
+}
+
+/// Requests that a limit of a tunnel refused or cut, since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    /// Ours, because the memory budget was used up. Safe to try again.
+    pub ours_budget: u64,
+    /// Ours, because the peer allows no more at once. Safe to try again.
+    pub ours_requests: u64,
+    /// The peer's, because the memory budget was used up. Safe to try again.
+    pub theirs_budget: u64,
+    /// The peer's, because this node allows no more at once. Safe to try again.
+    pub theirs_requests: u64,
+    /// Cut, because the memory budget had no place for a head or trailers that came.
+    pub heads: u64,
+}
+
+impl Refused {
+    /// All of them.
+    pub fn sum(&self) -> u64 {
+        self.ours_budget
+            + self.ours_requests
+            + self.theirs_budget
+            + self.theirs_requests
+            + self.heads
+    }
 }

@@ -402,8 +402,12 @@ impl Map {
             return Err("too many header fields");
         }
         let name = HeaderName::from_bytes(name).map_err(|_| "not a header name")?;
-        let value =
-            HeaderValue::from_maybe_shared(own(block, value)).map_err(|_| "not a header value")?;
+        // A head that waits must not keep alive a block in which other requests are too.
+        let value = match block.len() <= COPY_BELOW {
+            true => HeaderValue::from_maybe_shared(block.slice_ref(value)),
+            false => HeaderValue::from_bytes(value),
+        };
+        let value = value.map_err(|_| "not a header value")?;
         self.map.try_append(name, value).map_err(|_| "too many header fields")?;
         Ok(())
     }

@@ -107,7 +107,7 @@ pub(crate) fn disturbed<'a>(costs: impl IntoIterator<Item = &'a Costs>) -> Strin
         return String::new();
     }
     format!(
-        "Other programs took up to {most:.1} cores meanwhile: compare figures of quiet runs only.\n"
+        "Other programs took up to {most:.1} cores meanwhile: only quiet runs can be compared.\n"
     )
 }
 

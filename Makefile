@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`.
 
-.PHONY: demo test build check rust real clean
+.PHONY: demo test bench build check rust real clean
 
 demo:            ## build, then run server, client and sample backends in one process
 	cargo build --release --locked
@@ -11,6 +11,9 @@ build:
 
 test:            ## install what the tests need, then run every check
 	@bash tests/run.sh
+
+bench:           ## install peers, then measure Strait beside them; BENCH="--quick" and the like
+	@python3 bench/run.py $(BENCH)
 
 clean:
 	cargo clean

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,18 +72,16 @@ fn all_gone(admins: &[String]) {
 fn isolation_measures_both_phases_and_leaves_nothing_behind() {
     let (status, printed, told) =
         run("isolation --seconds 1 --rate 50 --bulk 2 --bulk-rate 2MB/s --stalled 1 \
-         --idle-websockets 3 --link 100mbit --delay 2ms --direct --json");
+         --idle-websockets 3 --link 100mbit --delay 2ms --json");
     assert!(status.success(), "{told}");
     let report: Value = serde_json::from_str(&printed).unwrap();
     for phase in ["alone", "under_load"] {
-        for of in ["tunnel", "direct"] {
-            let outcome = &report[phase][of];
-            assert_eq!(outcome["requests"], 50, "{printed}");
-            assert_eq!(outcome["failed"], 0, "{printed}");
-            assert!(outcome["p50_ms"].as_f64() <= outcome["max_ms"].as_f64(), "{printed}");
-        }
-        // There and back over the link. The direct requests do not cross it.
-        assert!(report[phase]["tunnel"]["p50_ms"].as_f64().unwrap() >= 4.0, "{printed}");
+        let outcome = &report[phase]["tunnel"];
+        assert_eq!(outcome["requests"], 50, "{printed}");
+        assert_eq!(outcome["failed"], 0, "{printed}");
+        assert!(outcome["p50_ms"].as_f64() <= outcome["max_ms"].as_f64(), "{printed}");
+        // There and back over the link.
+        assert!(outcome["p50_ms"].as_f64().unwrap() >= 4.0, "{printed}");
         if cfg!(target_os = "linux") {
             assert!(report[phase]["costs"]["server"]["rss_bytes"].as_u64() > Some(1 << 20));
             assert!(report[phase]["costs"]["others_cores"].is_number(), "{printed}");
@@ -95,6 +93,63 @@ fn isolation_measures_both_phases_and_leaves_nothing_behind() {
     assert_eq!(report["downloads_cut"], 0, "{printed}");
     assert!(told.contains("phase 2"), "{told}");
     all_gone(&admins(&told));
+}
+
+/// A free port, for a backend that others must be able to find.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn peers_are_measured_in_turn_over_tls_and_a_picture_is_written() {
+    let (port, own) = (free_port(), std::process::id());
+    let svg = std::env::temp_dir().join(format!("strait-bench-test-{own}.svg"));
+    // The backend itself is a peer whose address is known.
+    let (status, printed, told) = run(&format!(
+        "isolation --seconds 1 --rate 50 --bulk 1 --bulk-rate 1MB/s --runs 2 --tls --direct \
+         --backend 127.0.0.1:{port} --beside known=127.0.0.1:{port},{own} \
+         --beside unknown=localhost:{port} --svg {} --json",
+        svg.display()
+    ));
+    assert!(status.success(), "{told}");
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    let contestants = report["contestants"].as_array().unwrap();
+    let names: Vec<_> = contestants.iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["strait", "direct", "known", "unknown"]);
+    for (one, name) in contestants.iter().zip(&names) {
+        for phase in ["alone", "under_load"] {
+            let p99 = &one[phase]["p99_ms"];
+            assert!(p99["least"].as_f64() <= p99["median"].as_f64(), "{printed}");
+            assert!(p99["median"].as_f64() <= p99["most"].as_f64(), "{printed}");
+            assert!(p99["least"].as_f64() > Some(0.0), "{printed}");
+            let cost = &one[phase]["rss_bytes"];
+            let known = cfg!(target_os = "linux") && ["strait", "known"].contains(name);
+            assert_eq!(cost.is_object(), known, "{name}: {printed}");
+        }
+        // One reader of 1 MB/s through this one, and no other load that would be counted.
+        let bulk = one["bulk_bytes_per_second"]["median"].as_f64().unwrap();
+        assert!((1.0..1.2e6).contains(&bulk), "{name}: {printed}");
+    }
+    assert_eq!(report["under_load"]["direct"]["requests"], 100, "{printed}");
+    // Another one begins the second run.
+    let turns = told.lines().filter(|line| line.contains("phase 1"));
+    let turns: Vec<_> = turns.filter_map(|line| line.split(", ").nth(1)).collect();
+    let second = ["direct", "known", "unknown", "strait"];
+    assert_eq!(turns, [&names[..], &second[..]].concat(), "{told}");
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    std::fs::remove_file(&svg).unwrap();
+    assert_eq!(drawn.matches("<polyline").count(), 8, "{drawn}");
+    all_gone(&admins(&told));
+}
+
+#[test]
+fn a_plot_fits_into_80_columns() {
+    let (status, printed, told) =
+        run("isolation --seconds 1 --rate 50 --bulk 1 --bulk-rate 1MB/s --direct --plot");
+    assert!(status.success(), "{told}");
+    assert!(printed.contains('\u{2588}') && printed.matches("p99").count() >= 4, "{printed}");
+    let wide = printed.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None, "{printed}");
 }
 
 #[test]
@@ -116,6 +171,14 @@ fn what_cannot_be_measured_is_refused_with_what_can() {
         ("isolation --bulk-rate fast", "15MB/s"),
         ("isolation --delay 10", "10ms"),
         ("isolation --seconds 0", "1..=600"),
+        ("isolation --runs 0", "1..=100"),
+        ("isolation --beside a=127.0.0.1:1", "--backend"),
+        ("isolation --backend 127.0.0.1:1 --beside nowhere", "rathole=127.0.0.1:9001"),
+        ("isolation --backend 127.0.0.1:1 --beside a=127.0.0.1:1 --link 1mbit", "cannot be used"),
+        ("isolation --direct --delay 1ms", "cannot be used"),
+        ("isolation --plot --json", "cannot be used"),
+        ("isolation --bulk 0 --stalled 0", "--idle-websockets"),
+        ("isolation --bulk 0 --bulk-rate 1MB/s", "--bulk 0 wants none"),
         ("load --connections 0", "1..=10000"),
         ("nothing", "unrecognized subcommand"),
     ] {

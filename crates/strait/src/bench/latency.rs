@@ -63,6 +63,13 @@ impl Latencies {
         (self.count > 0).then(|| Duration::from_nanos(self.longest))
     }
 
+    /// How many took at least `from` and less than `to`, to the fineness of the buckets.
+    pub(crate) fn between(&self, from: Duration, to: Duration) -> u64 {
+        let index = |time: Duration| bucket(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let (from, to) = (index(from), index(to));
+        self.buckets.get(from..to).map_or(0, |buckets| buckets.iter().sum())
+    }
+
     /// What `share` of all (0 to 1) did not exceed, by nearest rank. `None` without any.
     pub(crate) fn percentile(&self, share: f64) -> Option<Duration> {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
@@ -125,6 +132,16 @@ mod tests {
             nanos += nanos / 8 + 1;
         }
         assert!(bucket(u64::MAX) < BUCKETS);
+    }
+
+    #[test]
+    fn a_range_holds_what_lies_in_it_and_neighbours_share_nothing() {
+        let latencies = micros(1..=1000);
+        let between =
+            |from, to| latencies.between(Duration::from_micros(from), Duration::from_micros(to));
+        assert!((490..=510).contains(&between(250, 750)), "{}", between(250, 750));
+        assert_eq!(between(0, 300) + between(300, 2000), 1000);
+        assert_eq!(between(5, 5), 0);
     }
 
     #[test]

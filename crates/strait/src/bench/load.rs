@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::caller::Caller;
-use super::meter::{Costs, Meter};
+use super::meter::{Cost, Costs, Meter};
 use super::pace::Outcome;
 use super::report::{self, Progress, cells, mebibytes, number};
-use super::world::World;
+use super::world::{Plan, World};
 use crate::demo::samples::aside;
 
 /// How long requests are made before they count.
@@ -59,7 +59,7 @@ pub(crate) struct Report {
 pub(crate) async fn run(arguments: Arguments, progress: &Progress) -> io::Result<Report> {
     progress.begin("starting a server, a client and a backend, each in a process of its own");
     let visitors = aside("visitors")?;
-    let world = World::start(None, &visitors).await?;
+    let world = World::start(Plan::default(), &visitors).await?;
     let (connections, seconds) = (arguments.connections, arguments.seconds);
     progress.begin(&format!("{connections} connections through the tunnel, {seconds} s"));
     let tunnel = phase(&arguments, &world, world.entry, &visitors, progress).await?;
@@ -87,7 +87,8 @@ async fn phase(
         tasks.spawn_on(closed_loop(address, from, until), visitors);
     }
     tokio::time::sleep_until(from.into()).await;
-    let mut meter = Meter::start(world);
+    let (parts, rest) = (world.parts(), [world.backend.pid]);
+    let mut meter = Meter::start(&parts, &rest);
     while Instant::now() < until {
         let left = until.saturating_duration_since(Instant::now());
         tokio::time::sleep(left.min(Duration::from_millis(250))).await;
@@ -138,7 +139,7 @@ impl Phase {
 
     /// CPU time of both nodes for one request, in microseconds.
     fn cost(&self) -> Option<f64> {
-        Some(self.costs.nodes()?.as_secs_f64() * 1e6 / self.answered().max(1) as f64)
+        Some(self.costs.cpu()?.as_secs_f64() * 1e6 / self.answered().max(1) as f64)
     }
 
     fn row(&self, name: &str, arguments: &Arguments, cost: String) -> Vec<String> {
@@ -175,14 +176,12 @@ impl Report {
             rows.push(direct.row("direct", &self.arguments, "-".to_owned()));
         }
         let mut text = report::table(&rows);
-        let Costs { server, client, .. } = self.tunnel.costs;
         let cores = |cpu| number(self.tunnel.costs.cores(cpu), 2, " cores");
+        let node = |cost: &Cost| vec![cost.name.clone(), mebibytes(cost.rss), cores(cost.cpu)];
+        let mut rows = vec![cells(&["", "memory", "CPU"])];
+        rows.extend(self.tunnel.costs.parts.iter().map(node));
         text.push('\n');
-        text.push_str(&report::table(&[
-            cells(&["", "memory", "CPU"]),
-            vec!["server".to_owned(), mebibytes(server.rss), cores(server.cpu)],
-            vec!["client".to_owned(), mebibytes(client.rss), cores(client.cpu)],
-        ]));
+        text.push_str(&report::table(&rows));
         let outcomes = self.direct.iter().map(|direct| &direct.outcome);
         text.push_str(&report::disturbed([&self.tunnel.costs]));
         text + &report::failures(std::iter::once(&self.tunnel.outcome).chain(outcomes))

@@ -5,11 +5,25 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::usage::{self, Usage};
-use super::world::World;
 
-/// What one process cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Processes that are told as one: a node, or all that a peer consists of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) pids: Vec<u32>,
+}
+
+impl Part {
+    /// The processes `pids`, told as `name`.
+    pub(crate) fn new(name: &str, pids: impl Into<Vec<u32>>) -> Part {
+        Part { name: name.to_owned(), pids: pids.into() }
+    }
+}
+
+/// What one part cost.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Cost {
+    pub(crate) name: String,
     /// CPU time.
     pub(crate) cpu: Option<Duration>,
     /// Most memory that was resident at any look, in bytes.
@@ -17,64 +31,84 @@ pub(crate) struct Cost {
 }
 
 /// What the bench cost in one stretch of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Costs {
     /// How long the stretch was.
     pub(crate) wall: Duration,
-    pub(crate) server: Cost,
-    pub(crate) client: Cost,
+    /// Of each part that was watched.
+    pub(crate) parts: Vec<Cost>,
     /// CPU time that other programs and other machines on this host took.
     pub(crate) others: Option<Duration>,
 }
 
 /// Watches from its making to [`Meter::read`].
-pub(crate) struct Meter {
+pub(crate) struct Meter<'a> {
     began: Instant,
-    /// Server, client, backend and this process.
-    pids: [u32; 4],
-    before: [Option<Usage>; 4],
+    parts: &'a [Part],
+    /// What else belongs to the bench, besides this process.
+    rest: &'a [u32],
+    before: Vec<Option<Usage>>,
     machine: Option<Duration>,
-    most: [Option<u64>; 2],
+    most: Vec<Option<u64>>,
 }
 
-impl Meter {
-    /// Watches the processes of `world` from now on.
-    pub(crate) fn start(world: &World) -> Meter {
-        let pids = [world.server.pid, world.client.pid, world.backend.pid, std::process::id()];
-        let before = pids.map(usage::of);
-        let most = [before[0].map(|u| u.rss), before[1].map(|u| u.rss)];
-        Meter { began: Instant::now(), pids, before, machine: usage::machine(), most }
+impl<'a> Meter<'a> {
+    /// Watches `parts` from now on; `rest` are the other processes of the bench.
+    pub(crate) fn start(parts: &'a [Part], rest: &'a [u32]) -> Meter<'a> {
+        let mut meter = Meter {
+            began: Instant::now(),
+            parts,
+            rest,
+            before: Vec::new(),
+            machine: usage::machine(),
+            most: vec![Some(0); parts.len()],
+        };
+        meter.before = meter.pids().map(usage::of).collect();
+        meter.look();
+        meter
     }
 
-    /// Looks at the memory of the nodes. To be called a few times a second.
+    /// Those of the parts in their order, the rest, and this process.
+    fn pids(&self) -> impl Iterator<Item = u32> + use<'_> {
+        let parts = self.parts.iter().flat_map(|part| part.pids.iter().copied());
+        parts.chain(self.rest.iter().copied()).chain([std::process::id()])
+    }
+
+    /// Looks at the memory of the parts. To be called a few times a second.
     pub(crate) fn look(&mut self) {
-        for (most, pid) in self.most.iter_mut().zip(self.pids) {
-            *most = (*most).max(usage::of(pid).map(|usage| usage.rss));
+        for (most, part) in self.most.iter_mut().zip(self.parts) {
+            let rss = part.pids.iter().map(|pid| usage::of(*pid).map(|usage| usage.rss));
+            // Unknown once is unknown for good: a sum of what is left would look small.
+            *most = most.zip(rss.sum::<Option<u64>>()).map(|(most, now)| most.max(now));
         }
     }
 
     /// What it all cost so far.
     pub(crate) fn read(&mut self) -> Costs {
         self.look();
-        let mut cpu = [None; 4];
-        for (i, pid) in self.pids.into_iter().enumerate() {
-            let now = usage::of(pid).map(|usage| usage.cpu);
-            cpu[i] = now.zip(self.before[i]).map(|(now, was)| now.saturating_sub(was.cpu));
-        }
-        let all = usage::machine().zip(self.machine).map(|(now, was)| now.saturating_sub(was));
-        let ours = sum(&cpu);
+        let all: Vec<Option<Duration>> = self
+            .pids()
+            .zip(&self.before)
+            .map(|(pid, was)| {
+                let now = usage::of(pid)?.cpu;
+                Some(now.saturating_sub((*was)?.cpu))
+            })
+            .collect();
+        let mut each = all.iter().copied();
+        let parts = self.parts.iter().zip(&self.most).map(|(part, rss)| Cost {
+            name: part.name.clone(),
+            cpu: each.by_ref().take(part.pids.len()).sum(),
+            rss: *rss,
+        });
+        let parts = parts.collect();
+        let machine = usage::machine().zip(self.machine).map(|(now, was)| now.saturating_sub(was));
+        let ours = all.into_iter().sum::<Option<Duration>>();
         Costs {
             wall: self.began.elapsed(),
-            server: Cost { cpu: cpu[0], rss: self.most[0] },
-            client: Cost { cpu: cpu[1], rss: self.most[1] },
-            others: all.zip(ours).map(|(all, ours)| all.saturating_sub(ours)),
+            parts,
+            others: machine.zip(ours).map(|(all, ours)| all.saturating_sub(ours)),
         }
     }
-}
-
-/// A sum that is known when all of it is known.
-fn sum(parts: &[Option<Duration>]) -> Option<Duration> {
-    parts.iter().try_fold(Duration::ZERO, |sum, part| Some(sum + (*part)?))
 }
 
 impl Costs {
@@ -83,18 +117,55 @@ impl Costs {
         Some(cpu?.as_secs_f64() / self.wall.as_secs_f64().max(1e-9))
     }
 
-    /// CPU time of both nodes.
-    pub(crate) fn nodes(&self) -> Option<Duration> {
-        sum(&[self.server.cpu, self.client.cpu])
+    /// CPU time of all parts.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        self.parts.iter().map(|part| part.cpu).sum()
+    }
+
+    /// Cores of part `index`.
+    pub(crate) fn cores_of(&self, index: usize) -> Option<f64> {
+        self.cores(self.parts.get(index)?.cpu)
+    }
+
+    /// Cores that other programs took.
+    pub(crate) fn others_cores(&self) -> Option<f64> {
+        self.cores(self.others)
+    }
+
+    /// Cores of all parts; `None` when there are none.
+    pub(crate) fn known_cores(&self) -> Option<f64> {
+        self.cores(if self.parts.is_empty() { None } else { self.cpu() })
+    }
+
+    /// Memory of all parts, in bytes; `None` when there are none.
+    pub(crate) fn known_rss(&self) -> Option<u64> {
+        let sum = self.parts.iter().map(|part| part.rss).sum();
+        if self.parts.is_empty() { None } else { sum }
     }
 
     /// All of it, for programs.
     pub(crate) fn json(&self) -> Value {
-        let node = |cost: &Cost| json!({ "cores": self.cores(cost.cpu), "rss_bytes": cost.rss });
-        json!({
-            "server": node(&self.server),
-            "client": node(&self.client),
-            "others_cores": self.cores(self.others),
-        })
+        let part = |cost: &Cost| json!({ "cores": self.cores(cost.cpu), "rss_bytes": cost.rss });
+        let mut object = serde_json::Map::new();
+        object.extend(self.parts.iter().map(|cost| (cost.name.clone(), part(cost))));
+        object.insert("others_cores".to_owned(), json!(self.cores(self.others)));
+        Value::Object(object)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_told_apart_and_what_is_gone_is_unknown() {
+        let own = std::process::id();
+        let parts = [Part::new("here", [own]), Part::new("gone", [own, u32::MAX])];
+        let mut meter = Meter::start(&parts, &[]);
+        let costs = meter.read();
+        assert!(costs.parts[0].rss > Some(100_000) && costs.parts[0].cpu.is_some());
+        assert_eq!((costs.parts[1].rss, costs.parts[1].cpu), (None, None));
+        assert_eq!((costs.known_rss(), costs.others), (None, None));
+        assert_eq!(Meter::start(&[], &[]).read().known_rss(), None);
     }
 }

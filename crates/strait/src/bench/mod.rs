@@ -4,13 +4,19 @@
 mod backend;
 mod bulk;
 mod caller;
+mod contest;
 mod isolation;
 mod latency;
 mod load;
 mod meter;
 mod pace;
+mod phase;
+mod plot;
 mod relay;
 mod report;
+mod results;
+mod spread;
+mod svg;
 mod units;
 mod usage;
 mod world;
@@ -103,5 +109,8 @@ fn on_a_runtime(work: impl Future<Output = io::Result<ExitCode>>) -> ExitCode {
         }
     });
     runtime.shutdown_background();
-    outcome.unwrap_or_else(|error| fail(1, format_args!("bench: {error}")))
+    outcome.unwrap_or_else(|error| {
+        let code = if error.kind() == io::ErrorKind::InvalidInput { 2 } else { 1 };
+        fail(code, format_args!("bench: {error}"))
+    })
 }

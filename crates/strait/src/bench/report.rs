@@ -55,10 +55,14 @@ pub(crate) fn at(latencies: &Latencies, share: f64) -> Option<Duration> {
     if share < 1.0 { latencies.percentile(share) } else { latencies.max() }
 }
 
-/// Milliseconds with as many digits as mean something.
+/// A time with as many digits as mean something.
 pub(crate) fn millis(time: Option<Duration>) -> String {
-    let Some(time) = time else { return "-".to_owned() };
-    let millis = time.as_secs_f64() * 1e3;
+    millis_of(time.map(|time| time.as_secs_f64() * 1e3))
+}
+
+/// Milliseconds with as many digits as mean something.
+pub(crate) fn millis_of(millis: Option<f64>) -> String {
+    let Some(millis) = millis else { return "-".to_owned() };
     match millis {
         0.0..10.0 => format!("{millis:.2} ms"),
         10.0..100.0 => format!("{millis:.1} ms"),
@@ -74,14 +78,6 @@ pub(crate) fn number(value: Option<f64>, digits: usize, unit: &str) -> String {
 /// Mebibytes, or "-".
 pub(crate) fn mebibytes(bytes: Option<u64>) -> String {
     number(bytes.map(|bytes| bytes as f64 / (1 << 20) as f64), 1, " MiB")
-}
-
-/// How many times as long `loaded` is as `alone`, for each of [`SHARES`].
-pub(crate) fn ratios(alone: &Latencies, loaded: &Latencies) -> [Option<f64>; 4] {
-    SHARES.map(|(_, share)| {
-        let alone = at(alone, share)?.as_secs_f64();
-        Some(at(loaded, share)?.as_secs_f64() / alone.max(1e-9))
-    })
 }
 
 /// The row of a table for `outcome`.
@@ -111,7 +107,7 @@ pub(crate) fn disturbed<'a>(costs: impl IntoIterator<Item = &'a Costs>) -> Strin
         return String::new();
     }
     format!(
-        "Other programs took up to {most:.1} cores meanwhile: compare figures of quiet runs only.\n"
+        "Other programs took up to {most:.1} cores meanwhile: only quiet runs can be compared.\n"
     )
 }
 
@@ -177,16 +173,6 @@ mod tests {
         };
         assert_eq!(disturbed([&costs(50), &Costs::default()]), "");
         assert!(disturbed([&costs(50), &costs(700)]).contains("0.7 cores"));
-    }
-
-    #[test]
-    fn ratios_are_of_the_same_share() {
-        let (mut alone, mut loaded) = (Latencies::default(), Latencies::default());
-        alone.record(Duration::from_millis(2));
-        loaded.record(Duration::from_millis(6));
-        let [p50, _, _, max] = ratios(&alone, &loaded);
-        assert_eq!((p50, max), (Some(3.0), Some(3.0)));
-        assert_eq!(ratios(&Latencies::default(), &loaded), [None; 4]);
     }
 
     #[test]

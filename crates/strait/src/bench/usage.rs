@@ -28,6 +28,24 @@ pub(crate) fn machine() -> Option<Duration> {
     busy(&std::fs::read_to_string("/proc/stat").ok()?)
 }
 
+/// `pid` and all that it has started, as far as that can be known: servers share their work
+/// among processes.
+pub(crate) fn family(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        next += 1;
+        // A child belongs to the thread that started it.
+        let threads = std::fs::read_dir(format!("/proc/{parent}/task"));
+        for thread in threads.into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            found.extend(children.split_whitespace().filter_map(|word| word.parse::<u32>().ok()));
+        }
+    }
+    found
+}
+
 fn ticks(count: u64) -> Duration {
     Duration::from_millis(count.saturating_mul(1000 / TICKS))
 }
@@ -77,5 +95,16 @@ mod tests {
         assert!(usage.rss > 100_000);
         assert!(machine().unwrap() >= usage.cpu);
         assert_eq!(of(u32::MAX), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_family_has_its_children() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let family = family(std::process::id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(family[0], std::process::id());
+        assert!(family.contains(&child.id()), "{family:?}");
     }
 }

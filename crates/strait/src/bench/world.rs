@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::caller::Caller;
+use super::meter::Part;
 use super::relay::{Link, Relay};
 
 /// How long a process may take to start, and the tunnel to be there.
@@ -45,6 +47,34 @@ pub(crate) struct World {
     pub(crate) server: Process,
     pub(crate) backend: Process,
     _relay: Option<Relay>,
+    // Last: the nodes are gone before it is.
+    _state: Option<State>,
+}
+
+/// What the world is to be like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Plan {
+    /// What is between client and server; `None`: the loopback as it is.
+    pub(crate) link: Option<Link>,
+    /// TLS on the tunnel, as a newcomer has it: the server's own certificate, pinned.
+    pub(crate) tls: bool,
+    /// Where the backend listens; `None`: at any free port.
+    pub(crate) backend: Option<SocketAddr>,
+}
+
+/// The folder in which a server keeps its certificate; it is gone when this is dropped.
+struct State(PathBuf);
+
+impl State {
+    fn new() -> State {
+        State(std::env::temp_dir().join(format!("strait-bench-{}", std::process::id())))
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Process {
@@ -54,6 +84,7 @@ impl Process {
         name: &'static str,
         words: &[&str],
         token: Option<&Token>,
+        state: Option<&State>,
     ) -> io::Result<(Process, Value)> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(words).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -65,6 +96,9 @@ impl Process {
         if let Some(token) = token {
             // Not on the command line, where every user of the machine could read it.
             command.env("STRAIT_TOKEN", token.reveal());
+        }
+        if let Some(State(folder)) = state {
+            command.env("STRAIT_STATE", folder);
         }
         let mut child = command.spawn()?;
         let (pid, stderr) = (child.id(), child.stderr.take());
@@ -138,36 +172,65 @@ fn address(event: &Value, name: &str) -> io::Result<SocketAddr> {
     found.parse().map_err(|_| io::Error::other(format!("no address of {name}: {found:?}")))
 }
 
+/// What both nodes are told: to be looked at, and to say only what matters.
+const QUIET: [&str; 7] =
+    ["--admin", ANY, "--log", "json", "--log-level", "info", "--no-access-log"];
+
+async fn server(token: &Token, state: Option<&State>) -> io::Result<(Process, Value)> {
+    let mut words = vec!["server", "--listen", ANY, "--tunnel", ANY];
+    if state.is_none() {
+        words.push("--no-tls");
+    }
+    words.extend(QUIET);
+    Process::start("server", &words, Some(token), state).await
+}
+
+async fn client(
+    token: &Token,
+    tunnel: SocketAddr,
+    pin: Option<&str>,
+    backend: SocketAddr,
+) -> io::Result<(Process, Value)> {
+    let scheme = if pin.is_some() { "https" } else { "http" };
+    let (url, target) = (format!("{scheme}://{tunnel}"), backend.to_string());
+    let mut words = vec!["client", "--server", &url, "--id", "bench", "--once"];
+    words.extend(pin.into_iter().flat_map(|pin| ["--pin", pin]));
+    words.extend(QUIET);
+    words.extend(["http", &target]);
+    Process::start("client", &words, Some(token), None).await
+}
+
 impl World {
-    /// Starts all of it, and waits until a request gets through. With a `link`, client
-    /// and server are that far apart; it is run on `runtime`.
+    /// Starts all of it, and waits until a request gets through. With a link, client and
+    /// server are that far apart; it is run on `runtime`.
     ///
     /// # Errors
     /// When a process does not start, or nothing gets through.
-    pub(crate) async fn start(link: Option<Link>, runtime: &Handle) -> io::Result<World> {
+    pub(crate) async fn start(plan: Plan, runtime: &Handle) -> io::Result<World> {
         let token = Token::generate().map_err(io::Error::other)?;
-        let words = ["bench", "backend", ANY];
-        let (backend, started) = Process::start("backend", &words, None).await?;
+        let at = plan.backend.map_or(ANY.to_owned(), |address| address.to_string());
+        let words = ["bench", "backend", &at];
+        let (backend, started) = Process::start("backend", &words, None, None).await?;
         let direct = address(&started, "entries")?;
-        let quiet = ["--admin", ANY, "--log", "json", "--log-level", "info", "--no-access-log"];
-        let words = ["server", "--listen", ANY, "--tunnel", ANY, "--no-tls"];
-        let (server, started) =
-            Process::start("server", &[&words[..], &quiet].concat(), Some(&token)).await?;
+        let state = plan.tls.then(State::new);
+        let (server, started) = server(&token, state.as_ref()).await?;
         let entry = address(&started, "entries")?;
         let tunnel = address(&started, "tunnel")?;
         let admin = text(&started, "admin").to_owned();
-        let relay = link.map(|link| Relay::start(runtime, link, tunnel)).transpose()?;
-        let url = format!("http://{}", relay.as_ref().map_or(tunnel, |relay| relay.address));
-        let target = direct.to_string();
-        let words = ["client", "--server", &url, "--id", "bench", "--once"];
-        let service = ["http", &target];
-        let (client, started) =
-            Process::start("client", &[&words[..], &quiet, &service].concat(), Some(&token))
-                .await?;
+        let relay = plan.link.map(|link| Relay::start(runtime, link, tunnel)).transpose()?;
+        let reached = relay.as_ref().map_or(tunnel, |relay| relay.address);
+        let pin = plan.tls.then(|| text(&started, "pin"));
+        let (client, started) = client(&token, reached, pin, direct).await?;
         let admin = [admin, text(&started, "admin").to_owned()];
-        let world = World { entry, direct, admin, client, server, backend, _relay: relay };
+        let (_relay, _state) = (relay, state);
+        let world = World { entry, direct, admin, client, server, backend, _relay, _state };
         world.ready().await?;
         Ok(world)
+    }
+
+    /// The two nodes, to be watched.
+    pub(crate) fn parts(&self) -> [Part; 2] {
+        [Part::new("server", [self.server.pid]), Part::new("client", [self.client.pid])]
     }
 
     async fn ready(&self) -> io::Result<()> {

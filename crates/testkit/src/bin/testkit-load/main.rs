@@ -3,14 +3,21 @@
 //! Each answer of the backend carries a digest of its whole request, so the generator can
 //! tell an answer that was lost from one that was mixed up with another.
 
+mod backend;
 mod callers;
+mod drive;
+mod frames;
 mod serve;
+mod tally;
+mod upload;
 
 use std::process::ExitCode;
 
 const HELP: &str = "\
 usage: testkit-load serve ADDR
        testkit-load run [--h2] --requests N --concurrency N http://ADDR/PATH
+       testkit-load backend ADDR
+       testkit-load drive KIND ADDR [--streams N] [--connections N] [--seconds N]
 
   serve   answers HTTP/1.1 and HTTP/2 without TLS:
             /…/small       1 KiB
@@ -18,6 +25,15 @@ usage: testkit-load serve ADDR
             anything else  the SHA-256 of method, target and body, in hexadecimal
   run     sends N small POSTs, each different, and checks the digest in each answer;
           prints one line of JSON and fails unless every answer was right
+  backend the backend of the bench, HTTP/1.1 and HTTP/2 without TLS: /small (1 KiB),
+          /bulk (1 GiB), /up, /socket (WebSocket echo), /bench.Bench/Echo (gRPC echo)
+  drive   loads such a backend on one thread; prints one line of JSON. KIND is one of
+            new     small requests, each on a connection of its own
+            down, up   bytes, on --streams connections
+            echo    WebSocket messages, on --streams sockets
+            idle    opens --streams sockets and holds them until standard input ends
+            unary   gRPC calls, --streams at once on --connections
+            stream  gRPC messages to and fro on --streams calls
 ";
 
 /// What any part of this program may fail with.
@@ -25,13 +41,24 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let alone = words.first().is_some_and(|word| word == "drive");
+    let mut runtime = match alone {
+        true => tokio::runtime::Builder::new_current_thread(),
+        false => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build();
     let outcome = match (runtime, words.split_first()) {
         (Ok(runtime), Some((word, rest))) if word == "serve" => {
             runtime.block_on(serve::serve(rest)).map(|()| true)
         }
         (Ok(runtime), Some((word, rest))) if word == "run" => {
             callers::Plan::parse(rest).and_then(|plan| runtime.block_on(callers::run(plan)))
+        }
+        (Ok(runtime), Some((word, rest))) if word == "backend" => {
+            runtime.block_on(backend::serve(rest)).map(|()| true)
+        }
+        (Ok(runtime), Some((word, rest))) if word == "drive" => {
+            drive::Drive::parse(rest).and_then(|drive| runtime.block_on(drive::run(drive)))
         }
         (Err(error), _) => Err(error.into()),
         _ => Err(HELP.into()),

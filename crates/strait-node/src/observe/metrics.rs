@@ -252,6 +252,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     gauge(encoder, "routes", "Services that requests can go to", snapshot.routes.len() as u64)?;
     let totals = &snapshot.totals;
     gauge(encoder, "budget_used_bytes", "Of the process's budget", totals.budget_used)?;
+    gauge(encoder, "tasks", "Tasks that live now", totals.tasks)?;
     counter(encoder, "sessions_started", "Tunnels set up", totals.sessions)?;
     counter(encoder, "reconnects", "Tunnels set up again after a loss", totals.reconnects)
 }

@@ -163,4 +163,6 @@ pub struct Totals {
     pub reconnects: u64,
     /// Bytes of the process's budget in use.
     pub budget_used: u64,
+    /// Tasks that live now: those of tunnels, visitors, exchanges and the node itself.
+    pub tasks: u64,
 }

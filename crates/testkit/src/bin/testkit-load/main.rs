@@ -4,20 +4,35 @@
 //! tell an answer that was lost from one that was mixed up with another.
 
 mod callers;
+mod calls;
+mod leavers;
 mod serve;
+mod sockets;
+mod streams;
 
 use std::process::ExitCode;
 
 const HELP: &str = "\
 usage: testkit-load serve ADDR
        testkit-load run [--h2] --requests N --concurrency N http://ADDR/PATH
+       testkit-load sockets SOCKETS MESSAGES http://ADDR/PATH
+       testkit-load calls CALLS MESSAGES http://ADDR/PATH
+       testkit-load leave REQUESTS CONCURRENCY http://ADDR/PATH...
 
-  serve   answers HTTP/1.1 and HTTP/2 without TLS:
-            /…/small       1 KiB
-            /…/wait?ms=N   after N milliseconds
-            anything else  the SHA-256 of method, target and body, in hexadecimal
-  run     sends N small POSTs, each different, and checks the digest in each answer;
-          prints one line of JSON and fails unless every answer was right
+  serve    answers HTTP/1.1 and HTTP/2 without TLS:
+             /…/small            1 KiB
+             /…/wait?ms=N        after N milliseconds
+             /…/endless?n=N&note=WORD  N bytes; what was pulled is counted under WORD
+             /…/seen             the counts, and how many connections there are, as JSON
+             WebSocket, gRPC     what is sent comes back
+             anything else       the SHA-256 of method, target and body, in hexadecimal
+  run      sends N small POSTs, each different, and checks the digest in each answer;
+           prints one line of JSON and fails unless every answer was right
+  sockets  opens WebSockets and prints a line; after a line on standard input it sends
+           numbered messages on each, one after the other, and checks the echoes
+  calls    opens gRPC calls of both directions with a message every second on each, and
+           checks the echoes; times count from when a message was due
+  leave    requests of all three protocols that are given up at some moment
 ";
 
 /// What any part of this program may fail with.
@@ -32,6 +47,15 @@ fn main() -> ExitCode {
         }
         (Ok(runtime), Some((word, rest))) if word == "run" => {
             callers::Plan::parse(rest).and_then(|plan| runtime.block_on(callers::run(plan)))
+        }
+        (Ok(runtime), Some((word, rest))) if word == "sockets" => {
+            sockets::Plan::parse(rest).and_then(|plan| runtime.block_on(sockets::run(plan)))
+        }
+        (Ok(runtime), Some((word, rest))) if word == "calls" => {
+            calls::Plan::parse(rest).and_then(|plan| runtime.block_on(calls::run(plan)))
+        }
+        (Ok(runtime), Some((word, rest))) if word == "leave" => {
+            leavers::Plan::parse(rest).and_then(|plan| runtime.block_on(leavers::run(plan)))
         }
         (Err(error), _) => Err(error.into()),
         _ => Err(HELP.into()),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use strait_engine::{Flight, Protocol, Record, Recorder, Refusals};
+use tokio::runtime::Handle;
 
 use crate::hub::{Hub, Peer};
 use crate::observe::{
@@ -69,6 +70,8 @@ impl Live for View {
                 reconnects: if hub.role == "client" { tunnels.saturating_sub(1) } else { 0 },
                 budget_used: hub.budget.used() as u64,
                 budget: hub.budget.limit() as u64,
+                tasks: Handle::try_current()
+                    .map_or(0, |runtime| runtime.metrics().num_alive_tasks() as u64),
             },
         }
     }

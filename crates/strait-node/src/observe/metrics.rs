@@ -254,6 +254,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     let totals = &snapshot.totals;
     gauge(encoder, "budget_used_bytes", "Of the process's budget", totals.budget_used)?;
     gauge(encoder, "budget_bytes", "The process's budget", totals.budget)?;
+    gauge(encoder, "tasks", "Tasks that live now", totals.tasks)?;
     counter(encoder, "sessions_started", "Tunnels set up", totals.sessions)?;
     counter(encoder, "reconnects", "Tunnels set up again after a loss", totals.reconnects)
 }

@@ -167,6 +167,8 @@ pub struct Totals {
     pub budget_used: u64,
     /// The process's budget in bytes.
     pub budget: u64,
+    /// Tasks that live now: those of tunnels, visitors, exchanges and the node itself.
+    pub tasks: u64,
 }
 
 /// Requests that a limit of a tunnel refused or cut, since it began.

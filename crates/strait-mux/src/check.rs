@@ -30,7 +30,33 @@ pub struct Accounts {
     pub receiving: bool,
 }
 
+/// A request that could be served at one end.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Which.
+    pub no: StreamNo,
+    /// Its share of a round, in bytes.
+    pub quantum: usize,
+    /// The usual piece, in bytes.
+    pub piece: usize,
+}
+
 impl Mux {
+    /// The requests that could be served now.
+    #[doc(hidden)]
+    pub fn lines(&self) -> Vec<Line> {
+        let sendable = self.table.iter().filter(|(_, stream)| stream.send.is_sendable());
+        let piece = self.settings.piece as usize;
+        sendable.map(|(no, stream)| Line { no: *no, quantum: stream.send.quantum, piece }).collect()
+    }
+
+    /// Whether a ping was sent and not answered yet.
+    #[doc(hidden)]
+    pub fn awaits_pong(&self) -> bool {
+        self.ping.sent.is_some()
+    }
+
     /// The accounts of `no`.
     #[doc(hidden)]
     pub fn accounts(&self, no: StreamNo) -> Option<Accounts> {

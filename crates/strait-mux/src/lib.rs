@@ -19,7 +19,7 @@ mod window;
 
 pub use budget::Budget;
 #[doc(hidden)]
-pub use check::Accounts;
+pub use check::{Accounts, Line};
 pub use event::{Event, Fatal, Gone, Refused, Taken};
 pub use life::{Happening, State, Violation, diagram};
 pub use mux::{Mux, NumberHasher, NumberMap, Refusals, Stats};

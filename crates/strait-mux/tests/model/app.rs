@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, uri::Scheme};
 use strait_mux::{Gone, Taken};
 use strait_wire::{Opening, Protocol, RequestHead, RequestId, ResponseHead, StreamNo};
 
-use crate::ledger::Request;
-use crate::world::World;
+use super::ledger::Request;
+use super::world::World;
 
 type Outcome = Result<(), String>;
 
@@ -26,6 +26,8 @@ pub(crate) struct App {
     pub(crate) blocked: bool,
     /// Told that there is nothing to read, and not yet that there is some.
     pub(crate) waiting: bool,
+    /// Reads no more, and keeps its handle.
+    pub(crate) stalled: bool,
     pub(crate) ended: bool,
     pub(crate) gone: Option<Gone>,
 }
@@ -135,7 +137,7 @@ impl World {
         let lost = crowded || self.ends.iter().any(|end| end.lost);
         let end = &mut self.ends[side];
         let app = &mut end.apps[at];
-        if !app.reader {
+        if !app.reader || app.stalled {
             return false;
         }
         let taken = end.mux.take(app.no, now);
@@ -186,6 +188,7 @@ impl App {
             finished: false,
             blocked: false,
             waiting: false,
+            stalled: false,
             ended: false,
             gone: None,
         }

@@ -3,8 +3,8 @@
 use strait_mux::Accounts;
 use strait_wire::{Frame, StreamNo};
 
-use crate::ops::Finale;
-use crate::world::World;
+use super::ops::Finale;
+use super::world::World;
 
 impl World {
     /// The invariants that hold at every moment.
@@ -71,7 +71,16 @@ impl World {
                 self.deliver(side, usize::MAX);
             }
             if before == moved(self) {
-                return;
+                return self.pings_are_answered();
+            }
+        }
+    }
+
+    /// Whatever the readers do: nobody has taken anything since the pings were sent.
+    fn pings_are_answered(&mut self) {
+        for side in 0..2 {
+            if !self.ends.iter().any(|end| end.lost) && self.ends[side].mux.awaits_pong() {
+                self.note(Err(format!("a ping of end {side} was not answered")));
             }
         }
     }
@@ -134,7 +143,10 @@ impl World {
         for side in 0..2 {
             for at in 0..self.ends[side].apps.len() {
                 let app = self.ends[side].apps[at];
-                let heard = self.ends[1 - side].apps.iter().any(|a| a.no == app.no && a.reader);
+                let heard = self.ends[1 - side]
+                    .apps
+                    .iter()
+                    .any(|a| a.no == app.no && a.reader && !a.stalled);
                 let queued = self.ends[side].mux.accounts(app.no).map_or(0, |a| a.queued);
                 let alive = !self.ends.iter().any(|end| end.lost);
                 if alive && heard && app.responded && (app.blocked || queued > 0) {
@@ -168,7 +180,7 @@ impl World {
                 let other = self.ends[1 - side].apps.iter().find(|a| a.no == app.no);
                 // A request ends when both its halves do: one whose other end has dropped
                 // its writer properly, or holds none, has its end under way or here.
-                if app.reader && !app.ended && app.gone.is_none() {
+                if app.reader && !app.stalled && !app.ended && app.gone.is_none() {
                     return Err(format!("no end at {side}: {app:?}, the other: {other:?}"));
                 }
             }

@@ -8,15 +8,18 @@ mod app;
 mod check;
 mod ledger;
 mod ops;
+mod plan;
+mod turns;
 mod world;
 
-use ops::{Op, Plan, plan};
+use ops::{Op, Plan};
+use plan::plan;
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngAlgorithm};
-use world::World;
+use world::run;
 
 fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
     ProptestConfig {
         cases,
         max_shrink_iters: 20_000,
@@ -25,16 +28,6 @@ fn config() -> ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     }
-}
-
-/// Runs `plan` to its end. Every broken invariant is an error with the step that broke it.
-fn run(plan: &Plan) -> Result<(), String> {
-    let mut world = World::new(plan);
-    for (at, op) in plan.ops.iter().enumerate() {
-        world.step(op);
-        world.check().map_err(|what| format!("step {at}, {op:?}: {what}"))?;
-    }
-    world.finish(plan.finale)
 }
 
 proptest! {

@@ -7,9 +7,10 @@ use bytes::BytesMut;
 use strait_mux::{Budget, Event, Mux};
 use strait_wire::{Frame, Hello, Reason, Side, StreamNo, codec};
 
-use crate::app::App;
-use crate::ledger::Request;
-use crate::ops::{Op, Plan};
+use super::app::App;
+use super::ledger::Request;
+use super::ops::{Op, Plan};
+use super::turns::Turns;
 
 pub(crate) struct End {
     pub(crate) mux: Mux,
@@ -26,7 +27,19 @@ pub(crate) struct World {
     pub(crate) ledger: HashMap<StreamNo, Request>,
     pub(crate) now: Instant,
     codec: bool,
+    /// Who waits for a turn at each end.
+    turns: [Turns; 2],
     pub(crate) broken: Option<String>,
+}
+
+/// Runs `plan` to its end. Every broken invariant is an error with the step that broke it.
+pub(crate) fn run(plan: &Plan) -> Result<(), String> {
+    let mut world = World::new(plan);
+    for (at, op) in plan.ops.iter().enumerate() {
+        world.step(op);
+        world.check().map_err(|what| format!("step {at}, {op:?}: {what}"))?;
+    }
+    world.finish(plan.finale)
 }
 
 const SIDES: [Side; 2] = [Side::Dialer, Side::Listener];
@@ -46,6 +59,7 @@ impl World {
             ledger: HashMap::new(),
             now,
             codec: plan.codec,
+            turns: Default::default(),
             broken: None,
         }
     }
@@ -84,6 +98,9 @@ impl World {
             }),
             Op::DropReader { side, pick } => self.each(side, pick, Self::drop_reader),
             Op::DropWriter { side, pick } => self.each(side, pick, Self::drop_writer),
+            Op::Stall { side, pick } => self.each(side, pick, |world, side, at| {
+                world.ends[side].apps[at].stalled = true;
+            }),
             Op::Pull { side, frames } => self.pull(side, frames),
             Op::Deliver { side, frames } => self.deliver(side, frames),
             Op::Tick { millis } => self.tick(millis),
@@ -111,10 +128,16 @@ impl World {
         for _ in 0..frames {
             let end = &mut self.ends[side];
             let promised = end.mux.has_frame();
+            let lines = end.mux.lines();
             let frame = end.mux.next_frame(self.now);
+            let fair = match &frame {
+                Some(Frame::Stream(frame)) => self.turns[side].served(frame, &lines),
+                _ => Ok(()),
+            };
             if promised != frame.is_some() && !end.lost {
                 self.note(Err(format!("has_frame said {promised}, next_frame gave {frame:?}")));
             }
+            self.note(fair.map_err(|what| format!("end {side}: {what}")));
             let Some(frame) = frame else { break };
             if !self.ends[side].lost && !self.ends[1 - side].lost {
                 let frame = if self.codec { self.through_bytes(frame) } else { frame };

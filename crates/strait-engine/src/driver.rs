@@ -1,13 +1,15 @@
 //! Moves the frames of one session from its link, and its time.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 
+use std::task::Poll;
 use strait_mux::Fatal;
 use strait_wire::{Frame, GoAway, Reason};
-use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 
-use crate::Session;
+use crate::{Session, Share};
 
 /// The receiving half of a link.
 pub trait Incoming: Send {
@@ -77,19 +79,33 @@ pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
 
 async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
     let mut goodbye = None;
-    let mut deadline = Instant::now();
+    let mut alarm = pin!(sleep_until(Instant::now()));
+    let mut share = Share::default();
     loop {
         // Looked at before every frame: a peer that sends without pause must not be able to
         // put off the ping that shows that it does not read.
-        if Instant::now() >= deadline {
+        if Instant::now() >= alarm.deadline() {
             match session.expire() {
-                Ok(at) => deadline = Instant::from_std(at),
+                Ok(at) => alarm.as_mut().reset(Instant::from_std(at)),
                 Err(fatal) => return Ending::Lost(fatal.to_string()),
             }
         }
-        let Ok(received) = timeout_at(deadline, incoming.next()).await else { continue };
+        poll_fn(|cx| share.poll_turn(cx)).await;
+        let received = {
+            let mut next = pin!(incoming.next());
+            poll_fn(|cx| match next.as_mut().poll(cx) {
+                Poll::Ready(received) => Poll::Ready(Some(received)),
+                Poll::Pending => {
+                    share.rest();
+                    alarm.as_mut().poll(cx).map(|()| None)
+                }
+            })
+            .await
+        };
+        let Some(received) = received else { continue };
         match received {
             Ok(Some(frame)) => {
+                share.spend(frame.weight());
                 if let Frame::GoAway(goaway) = &frame
                     && goaway.last.is_some()
                 {

@@ -14,6 +14,7 @@ mod pump;
 mod record;
 mod route;
 mod session;
+mod share;
 mod stream;
 mod upstream;
 
@@ -28,6 +29,7 @@ pub use flight::{Counters, Flight, Flights};
 pub use record::{Record, Recorder};
 pub use route::Match;
 pub use session::{News, Session};
+pub use share::Share;
 pub use upstream::{Carried, Failure, Upstream};
 
 pub use strait_mux::{Budget, Fatal, Refusals, Settings, Stats};

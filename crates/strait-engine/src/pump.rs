@@ -6,17 +6,15 @@ use std::task::{Context, Poll, ready};
 use strait_wire::Part;
 
 use crate::stream::StreamWriter;
-use crate::{BoxBody, Fault};
-
-/// Pieces moved before other tasks get their turn.
-const BURST: usize = 16;
+use crate::{BoxBody, Fault, Share};
 
 /// Moves `body` into `writer` up to its end. A body that is cut cuts the request.
 ///
 /// # Errors
 /// The fault that ended it early: the body's, or the tunnel's.
 pub(crate) async fn pump(mut body: BoxBody, writer: StreamWriter) -> Result<(), Fault> {
-    let outcome = poll_fn(|cx| poll(&mut body, &writer, cx)).await;
+    let mut share = Share::default();
+    let outcome = poll_fn(|cx| poll(&mut body, &writer, &mut share, cx)).await;
     if let Err(fault) = &outcome {
         // Nothing happens when it was the tunnel that cut.
         writer.abort(fault);
@@ -27,13 +25,20 @@ pub(crate) async fn pump(mut body: BoxBody, writer: StreamWriter) -> Result<(), 
 fn poll(
     body: &mut BoxBody,
     writer: &StreamWriter,
+    share: &mut Share,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Fault>> {
-    for _ in 0..BURST {
+    loop {
         // Asking for room first is the back-pressure, and tells when the request is cut.
         ready!(writer.poll_room(cx))?;
-        match ready!(body.poll_part(cx)) {
+        ready!(share.poll_turn(cx));
+        let Poll::Ready(part) = body.poll_part(cx) else {
+            share.rest();
+            return Poll::Pending;
+        };
+        match part {
             Some(Ok(Part::Data(data))) => {
+                share.spend(data.weight());
                 // Known ends travel with the last piece instead of behind it.
                 let end = body.is_end();
                 if !data.bytes.is_empty() || data.start.is_some() || data.ends_message {
@@ -50,6 +55,4 @@ fn poll(
             None => return Poll::Ready(writer.finish(None)),
         }
     }
-    cx.waker().wake_by_ref();
-    Poll::Pending
 }

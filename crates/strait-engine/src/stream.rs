@@ -1,18 +1,19 @@
 //! The two handles of one request on a tunnel.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use strait_mux::{Gone, Taken};
 use strait_wire::{Data, Part, Reason, ResponseHead, StreamNo};
 
 use crate::clock::now;
-use crate::{Body, Fault, Session};
+use crate::{Body, Fault, Session, Share};
 
 /// What the peer sends for one request. Dropped before the end, it cancels.
 pub(crate) struct StreamReader {
     session: Session,
     no: StreamNo,
     size: Option<u64>,
+    share: Share,
 }
 
 /// What this side sends for one request. Dropped before the end, it cancels.
@@ -30,7 +31,7 @@ pub(crate) fn fault(gone: Gone) -> Fault {
 
 impl StreamReader {
     pub(crate) fn new(session: Session, no: StreamNo) -> StreamReader {
-        StreamReader { session, no, size: None }
+        StreamReader { session, no, size: None, share: Share::default() }
     }
 
     /// Waits for the answer's head.
@@ -58,8 +59,13 @@ impl StreamReader {
 
 impl Body for StreamReader {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
-        self.session.with(|core| match core.mux.take(self.no, now()) {
-            Taken::Data(data) => Poll::Ready(Some(Ok(Part::Data(data)))),
+        ready!(self.share.poll_turn(cx));
+        let StreamReader { session, no, share, .. } = self;
+        session.with(|core| match core.mux.take(*no, now()) {
+            Taken::Data(data) => {
+                share.spend(data.weight());
+                Poll::Ready(Some(Ok(Part::Data(data))))
+            }
             Taken::Trailers(map) => Poll::Ready(Some(Ok(Part::Trailers(*map)))),
             Taken::End => Poll::Ready(None),
             Taken::Gone(gone) => Poll::Ready(Some(Err(fault(gone)))),
@@ -67,7 +73,8 @@ impl Body for StreamReader {
                 Poll::Ready(Some(Err(Fault::because(Reason::Protocol, "a second head"))))
             }
             Taken::Pending => {
-                core.wait_readable(self.no, cx);
+                share.rest();
+                core.wait_readable(*no, cx);
                 Poll::Pending
             }
         })

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use crate::{
-    Announced, Announcement, Data, GoAway, Hello, Protocol, Reason, RequestHead, RequestId,
-    ResponseHead, Settings, StreamNo,
+    Announced, Announcement, Data, GoAway, Hello, PIECE_WEIGHT, Protocol, Reason, RequestHead,
+    RequestId, ResponseHead, Settings, StreamNo,
 };
 
 /// One unit on the tunnel, the same in both directions.
@@ -37,6 +37,18 @@ pub enum Frame {
     Malformed(StreamNo, &'static str),
     /// A payload of a newer peer: ignored and counted.
     Unknown,
+}
+
+impl Frame {
+    /// What handling it costs, in bytes moved: its payload and a little for itself.
+    pub fn weight(&self) -> usize {
+        match self {
+            Frame::Stream(frame) => {
+                PIECE_WEIGHT + frame.data.iter().map(Data::weight).sum::<usize>()
+            }
+            _ => PIECE_WEIGHT,
+        }
+    }
 }
 
 /// Up to a whole request or answer: its head, pieces of its body, its end.

@@ -23,7 +23,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Status, Streaming};
 
-use super::{FRAME, FrameCodec, OutgoingAnswer, PATH, Received, SEND_BUFFER, WINDOW, tune};
+use super::{FRAME, FrameCodec, OutgoingAnswer, PATH, Received, SEND_BUFFER, Shared, WINDOW, tune};
 
 /// Handshakes and first bytes must come within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -104,7 +104,7 @@ async fn serve(
         .max_header_list_size(32 * 1024)
         // One call is a tunnel; the rest is for health checks and mistakes.
         .max_concurrent_streams(16)
-        .serve_connection(TokioIo::new(io), service)
+        .serve_connection(TokioIo::new(Shared::new(io)), service)
         .await;
     if let Err(error) = outcome {
         tracing::debug!(%address, %error, "a tunnel connection ended");

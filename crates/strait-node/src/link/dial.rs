@@ -26,7 +26,8 @@ use tonic::codegen::Service;
 use tonic::{Code, Status};
 
 use super::{
-    FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, WINDOW, describe, is_broken, tune,
+    FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, Shared, WINDOW, describe, is_broken,
+    tune,
 };
 use crate::config::ServerUrl;
 
@@ -122,7 +123,7 @@ impl Dialer {
             .initial_stream_window_size(WINDOW)
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
-            .handshake(TokioIo::new(io));
+            .handshake(TokioIo::new(Shared::new(io)));
         let (sender, connection) = timeout(STEP, handshake)
             .await
             .map_err(|_| other(format!("{server}: no answer in HTTP/2: not a Strait server?")))?

@@ -9,14 +9,16 @@ pub(crate) mod dial;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
 use socket2::SockRef;
-use strait_engine::{Fatal, Incoming, LinkError, Refusal, Session};
+use strait_engine::{Fatal, Incoming, LinkError, Refusal, Session, Share};
 use strait_wire::{Frame, codec};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::tokio_stream::Stream;
@@ -55,6 +57,66 @@ pub(crate) fn tune(stream: &TcpStream) {
     ];
     for error in outcomes.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "a socket option is not available");
+    }
+}
+
+/// A connection that hands out its bytes in shares: what HTTP/2 reads in one go keeps every
+/// other task of its thread waiting.
+pub(crate) struct Shared<T> {
+    io: T,
+    share: Share,
+}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(io: T) -> Shared<T> {
+        Shared { io, share: Share::default() }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Shared<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.share.poll_turn(cx));
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        match read {
+            Poll::Ready(_) => self.share.spend(buf.filled().len() - before),
+            Poll::Pending => self.share.rest(),
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Shared<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

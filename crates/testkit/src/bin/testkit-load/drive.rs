@@ -271,10 +271,17 @@ async fn unary(to: &str, tally: &Tally, mut sender: Sender, until: Instant) -> R
             sender.ready().await?;
             let answer = sender.send_request(call(to, Full::new(message.clone()))?).await?;
             right(&answer)?;
-            let body = answer.into_body().collect().await?;
-            let status = body.trailers().and_then(|trailers| trailers.get("grpc-status"));
-            let fine = status.is_some_and(|status| status == "0");
-            if fine && body.to_bytes() == message { Ok(()) } else { Err("a wrong answer".into()) }
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await?;
+            let (heads, trailers) = (head.headers, body.trailers().cloned().unwrap_or_default());
+            let of = |name| trailers.get(name).or_else(|| heads.get(name));
+            let (status, why) = (of("grpc-status"), of("grpc-message"));
+            let bytes = body.to_bytes();
+            if status.is_some_and(|status| status == "0") && bytes == message {
+                return Ok(());
+            }
+            let bytes = bytes.len();
+            Err(format!("gRPC status {status:?}, message {why:?}, {bytes} bytes").into())
         })
         .await?;
     }

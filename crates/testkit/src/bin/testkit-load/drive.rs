@@ -87,12 +87,9 @@ pub(crate) async fn run(drive: Drive) -> Result<bool, Failure> {
             while Instant::now() < until {
                 let work = work(&drive, &tally, sender.clone(), until);
                 // What is on its way at the end has neither succeeded nor failed.
-                match tokio::time::timeout_at(until.into(), work).await {
-                    Ok(Err(error)) => {
-                        tally.fail(&*error);
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                    Ok(Ok(())) | Err(_) => {}
+                if let Ok(Err(error)) = tokio::time::timeout_at(until.into(), work).await {
+                    tally.fail(&*error);
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         });

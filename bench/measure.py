@@ -87,5 +87,6 @@ class Meter:
         seconds = time.monotonic() - self.began
         tunnel, bench = (now - was for now, was in zip(self._cpu(), self.before))
         # The generator is a child that was waited for, so it is in the bench's own time.
-        others = max(0.0, machine() - self.machine - tunnel - bench) / seconds
+        # In next to no time there is nothing to be seen but the coarseness of the clock.
+        others = max(0.0, machine() - self.machine - tunnel - bench) / seconds if seconds > 0.1 else 0.0
         return Cost(seconds, tunnel, generator, others)

@@ -1,8 +1,10 @@
 """Strait and its peers: how each is configured and started, all on the loopback."""
 
+import hashlib
 import pathlib
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -50,7 +52,7 @@ def backend(port: int, folder: pathlib.Path) -> Process:
 
 def certificate(folder: pathlib.Path) -> pathlib.Path:
     """Makes a certificate for this machine, as PEM and as PKCS #12."""
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -subj /CN=localhost"
     more = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
     subprocess.run(["openssl", *words.split(), *more], cwd=folder, check=True, capture_output=True)
     words = "pkcs12 -export -in cert.pem -inkey key.pem -out both.p12 -passout pass:bench"
@@ -73,7 +75,9 @@ def strait(peer: Peer, target: int, tls: bool) -> None:
     if tls:
         certificate(peer.folder)
         server += ["--tls-cert", peer.folder / "cert.pem", "--tls-key", peer.folder / "key.pem"]
-        client += ["--ca", peer.folder / "cert.pem"]
+        # As with the certificate that a server makes for itself: nobody signed it, so it is pinned.
+        pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert((peer.folder / "cert.pem").read_text())).hexdigest()
+        client += ["--pin", f"sha256:{pin}"]
     else:
         server += ["--no-tls"]
     peer.processes.append(Process(server, peer.folder, env))
@@ -160,7 +164,7 @@ def nginx_twice(peer: Peer, target: int) -> None:
 
 HAPROXY = """
 global
-  maxconn 20000
+  maxconn 4000
   nbthread 2
 defaults
   mode http

@@ -86,6 +86,9 @@ def on_signals() -> None:
     """An interrupted bench ends what it started too."""
 
     def interrupted(number, _frame):
+        # A second one must not stop the ending of what was started.
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -33,7 +33,8 @@ pub(crate) fn text(results: &Results) -> String {
             text.push('\n');
         }
     }
-    text + "\nEach bar: requests that took from this time on, up to the next one. Its length is\nthe square root of their share, for few slow ones to be seen beside many fast ones.\n"
+    text + "\nEach bar: requests that took from this time on, up to the next one. Its length\n\
+          is the square root of their share: a few slow ones are seen beside many fast.\n"
 }
 
 /// The row in which `time` lies.

@@ -87,12 +87,9 @@ pub(crate) async fn run(drive: Drive) -> Result<bool, Failure> {
             while Instant::now() < until {
                 let work = work(&drive, &tally, sender.clone(), until);
                 // What is on its way at the end has neither succeeded nor failed.
-                match tokio::time::timeout_at(until.into(), work).await {
-                    Ok(Err(error)) => {
-                        tally.fail(&*error);
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                    Ok(Ok(())) | Err(_) => {}
+                if let Ok(Err(error)) = tokio::time::timeout_at(until.into(), work).await {
+                    tally.fail(&*error);
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         });
@@ -271,10 +268,17 @@ async fn unary(to: &str, tally: &Tally, mut sender: Sender, until: Instant) -> R
             sender.ready().await?;
             let answer = sender.send_request(call(to, Full::new(message.clone()))?).await?;
             right(&answer)?;
-            let body = answer.into_body().collect().await?;
-            let status = body.trailers().and_then(|trailers| trailers.get("grpc-status"));
-            let fine = status.is_some_and(|status| status == "0");
-            if fine && body.to_bytes() == message { Ok(()) } else { Err("a wrong answer".into()) }
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await?;
+            let (heads, trailers) = (head.headers, body.trailers().cloned().unwrap_or_default());
+            let of = |name| trailers.get(name).or_else(|| heads.get(name));
+            let (status, why) = (of("grpc-status"), of("grpc-message"));
+            let bytes = body.to_bytes();
+            if status.is_some_and(|status| status == "0") && bytes == message {
+                return Ok(());
+            }
+            let bytes = bytes.len();
+            Err(format!("gRPC status {status:?}, message {why:?}, {bytes} bytes").into())
         })
         .await?;
     }

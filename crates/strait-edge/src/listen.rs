@@ -52,6 +52,8 @@ impl Tasks {
     /// Runs `task` until it ends or the entry is dropped.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let kill = self.kill.clone();
+        // Boxed, because a future that is handed on is otherwise held once for each hand.
+        let task = Box::pin(task);
         self.tracker.spawn(async move {
             let _ = kill.run_until_cancelled(task).await;
         });
@@ -152,10 +154,12 @@ async fn connection(
     match version {
         Version::Http1 => {
             let served = http1(&settings).serve_connection(conn, service).with_upgrades();
+            let served = pin!(served);
             watch(served, |c| c.graceful_shutdown(), &activity, &settings, true, &drained).await;
         }
         Version::Http2 => {
             let served = http2(&settings, executor).serve_connection(conn, service);
+            let served = pin!(served);
             watch(served, |c| c.graceful_shutdown(), &activity, &settings, false, &drained).await;
         }
     }
@@ -239,7 +243,7 @@ fn http2(settings: &Settings, tasks: Tasks) -> hyper::server::conn::http2::Build
 
 /// Drives a connection to its end, under the eyes of its timeouts and of the drain.
 async fn watch<C, E>(
-    served: C,
+    mut served: Pin<&mut C>,
     shut: impl Fn(Pin<&mut C>),
     activity: &Activity,
     settings: &Settings,
@@ -249,7 +253,6 @@ async fn watch<C, E>(
     C: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    let mut served = pin!(served);
     let first = match activity.verdict(settings, heads) {
         Verdict::Fine(time) => time,
         _ => Duration::ZERO,
@@ -284,5 +287,25 @@ async fn watch<C, E>(
                 check.as_mut().reset(tokio::time::Instant::now() + next);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn tasks_are_small() {
+        // Each visitor has them for as long as the connection lasts: growth shall be noticed.
+        let visitor =
+            size(|(tcp, peer, entry, tasks, drain)| connection(tcp, peer, entry, tasks, drain));
+        let socket = size(crate::websocket::entry::Relay::run);
+        println!("bytes of a task: a connection {visitor}, a WebSocket {socket}");
+        assert!(visitor <= 2560, "{visitor}");
+        assert!(socket <= 1024, "{socket}");
     }
 }

@@ -105,8 +105,7 @@ pub async fn serve(session: Session, upstream: Arc<dyn Upstream>, tasks: TaskTra
         let Some((protocol, opening)) = session.with(|core| core.mux.accept(no)) else { continue };
         let writer = StreamWriter::new(session.clone(), no);
         let exchange = accepted(&session, no, protocol, *opening);
-        let upstream = Arc::clone(&upstream);
-        tasks.spawn(async move { answer(exchange, writer, &*upstream).await });
+        tasks.spawn(answer(exchange, writer, Arc::clone(&upstream)));
     }
 }
 
@@ -132,7 +131,7 @@ fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Openin
 
 /// Carries one exchange of the peer and sends its answer back. When the peer cancels,
 /// everything here is dropped, which cancels it further on.
-async fn answer(exchange: Exchange, writer: StreamWriter, upstream: &dyn Upstream) {
+async fn answer(exchange: Exchange, writer: StreamWriter, upstream: Arc<dyn Upstream>) {
     let outcome = {
         let mut carried = pin!(upstream.carry(exchange));
         // What was cancelled before it began never reaches a backend.
@@ -181,4 +180,23 @@ async fn peek(body: &mut BoxBody) -> (Result<Option<Part>, Fault>, bool) {
         })
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn tasks_are_small() {
+        // Each request has them for as long as it is open: growth shall be noticed.
+        let answer = size(|(exchange, writer, upstream)| answer(exchange, writer, upstream));
+        let pump = size(|(body, writer)| pump(body, writer));
+        println!("bytes of a task: an exchange of the peer {answer}, a pump {pump}");
+        assert!(answer <= 800, "{answer}");
+        assert!(pump <= 112, "{pump}");
+    }
 }

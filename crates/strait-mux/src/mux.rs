@@ -77,7 +77,7 @@ pub struct Stats {
     pub opened: usize,
     /// Requests opened by the peer that are in the table.
     pub accepted: usize,
-    /// Bytes of the budget that are taken.
+    /// Bytes of the budget that are taken; see docs/reference/memory.md.
     pub budget_used: usize,
     /// Credit granted to the peer and not used yet, in bytes.
     pub credit_outstanding: usize,

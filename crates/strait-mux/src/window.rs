@@ -12,13 +12,15 @@ pub(crate) struct Window {
     outstanding: usize,
     buffered: usize,
     last_grant: Option<Instant>,
+    /// The consumer had taken everything at some moment since the last grant.
+    caught_up: bool,
 }
 
 impl Window {
     /// A window of `target` bytes, reserved, of which the peer may use `granted` at once.
     pub(crate) fn new(target: usize, granted: usize) -> Window {
         debug_assert!(granted <= target);
-        Window { target, outstanding: granted, buffered: 0, last_grant: None }
+        Window { target, outstanding: granted, buffered: 0, last_grant: None, caught_up: false }
     }
 
     /// The size that a new window shall have while `budget` is as full as it is.
@@ -65,11 +67,13 @@ impl Window {
     pub(crate) fn consume(&mut self, weight: usize) {
         debug_assert!(weight <= self.buffered);
         self.buffered -= weight.min(self.buffered);
+        self.caught_up |= self.buffered == 0;
     }
 
     /// Credit to be granted now: all that is missing to the target once that is half of it.
     /// A window half of which was used within two round trips is too small for its path
-    /// and doubles while memory is plentiful.
+    /// and doubles while memory is plentiful. Not so when it is the consumer that is slow:
+    /// a larger window would only hold more of what waits for it.
     pub(crate) fn grant(
         &mut self,
         now: Instant,
@@ -82,7 +86,9 @@ impl Window {
         }
         let fast = self.last_grant.is_some_and(|last| now.duration_since(last) < rtt * 2);
         let plenty = budget.free_sixteenths() >= 8;
+        let caught_up = std::mem::take(&mut self.caught_up);
         if fast
+            && caught_up
             && plenty
             && self.target * 2 <= settings.window_max as usize
             && budget.reserve(self.target)

@@ -98,6 +98,27 @@ fn a_window_grows_while_it_is_used_within_two_round_trips_and_never_beyond_its_l
 }
 
 #[test]
+fn a_window_does_not_grow_for_a_reader_who_is_slower_than_the_tunnel() {
+    let mut node = measured(Settings::default(), 64 << 20);
+    let no = node.opened(true);
+    node.give(Frame::Stream(answer(no.0, false)));
+    node.take(no);
+    let mut sequence = 0;
+    // The peer uses its credit at once; the reader takes half of a window within a round trip.
+    for round in 0..20 {
+        let credit = node.mux.accounts(no).expect("open").outstanding;
+        feed(&mut node, no, &mut sequence, credit);
+        consume(&mut node, no, 128);
+        granted(&mut node);
+        node.pass(Duration::from_millis(50));
+        let accounts = node.mux.accounts(no).expect("open");
+        assert_eq!(accounts.window, 256 * KIB, "round {round}: {accounts:?}");
+    }
+    node.drop_handles(no);
+    node.is_empty();
+}
+
+#[test]
 fn windows_shrink_under_pressure_and_requests_are_refused_at_the_end() {
     let mut node = Node::with(Settings::default(), 4 << 20);
     let mut windows = Vec::new();

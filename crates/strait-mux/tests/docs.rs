@@ -1,15 +1,25 @@
-//! What docs/protocol.md says about the multiplexer is what the multiplexer does.
+//! What docs/protocol.md and docs/reference/memory.md say about the multiplexer is
+//! what the multiplexer does.
 #![allow(clippy::panic)] // how a test fails
 
 mod common;
 
-use common::{Node, chunk, open, opening, plain};
+use common::{Node, answer, chunk, open, opening, plain};
 use strait_mux::{Settings, Taken};
-use strait_wire::{First, Frame, Protocol, StreamFrame, StreamNo};
+use strait_wire::{First, Frame, PIECE_WEIGHT, Protocol, StreamFrame, StreamNo, codec};
+
+fn read(page: &str) -> String {
+    let path = format!("{}/../../docs/{page}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).expect("the page is there")
+}
 
 fn page() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md");
-    std::fs::read_to_string(path).expect("docs/protocol.md is there")
+    read("protocol.md")
+}
+
+/// Bytes as the pages write them.
+fn kib(bytes: u32) -> String {
+    if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
 }
 
 #[test]
@@ -21,13 +31,6 @@ fn the_page_shows_the_life_of_a_half_as_it_is() {
 #[test]
 fn the_page_names_the_defaults() {
     let settings = Settings::default();
-    let kib = |bytes: u32| {
-        if bytes >= 1 << 20 {
-            format!("{} MiB", bytes >> 20)
-        } else {
-            format!("{} KiB", bytes >> 10)
-        }
-    };
     let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
     let rows = [
         ("initial credit of a new request", kib(settings.initial_credit)),
@@ -90,4 +93,75 @@ fn the_worked_example_adds_up() {
         assert!(matches!(node.take(StreamNo(2)), Taken::Data(_)));
     }
     assert!(!node.mux.has_frame(), "no grant yet");
+}
+
+#[test]
+fn the_page_about_memory_has_the_numbers_of_the_code() {
+    let page = read("reference/memory.md");
+    let settings = Settings::default();
+    let has =
+        |line: String| assert!(page.contains(&line), "docs/reference/memory.md lacks\n{line}");
+    has(format!("| largest window | {} |", kib(settings.window_max)));
+    let smallest = kib(settings.window_min);
+    has(format!("| smallest window, and the first one of a WebSocket | {smallest} |"));
+    has(format!("| fields in a head or in trailers, on the tunnel | {} |", codec::MAX_FIELDS));
+    has(format!("{} for each tunnel, without payload", settings.max_control));
+    has(format!("| one message being put together | {} ", kib(codec::MAX_MESSAGE as u32)));
+    has(format!("payload + {PIECE_WEIGHT} bytes for each piece"));
+    has(format!("its payload + {PIECE_WEIGHT} bytes"));
+
+    // What one request is counted, from its opening to its answer.
+    let mut node = Node::new();
+    let opening = opening();
+    let text = opening.head.path.len() + opening.head.authority.len();
+    let no = node.mux.open(opening, Protocol::WebSocket, false).expect("may open");
+    let opened = node.budget.used();
+    node.pull_all();
+    let head = StreamFrame { protocol: Protocol::WebSocket, ..answer(no.0, false) };
+    node.give(Frame::Stream(head));
+    assert!(matches!(node.take(no), Taken::Head(_)));
+    let idle = node.budget.used();
+    let entry = idle - settings.window_min as usize;
+    let aside = opened - idle - text;
+    has(format!("| requests | {entry} for each that is open |"));
+    has(format!("The opener sets {} aside", kib(aside as u32)));
+    has(format!("also holds its head and {aside} bytes for the answer's"));
+    let all = 10_000 * idle;
+    let grouped = format!("{},{:03},{:03}", all / 1_000_000, all / 1000 % 1000, all % 1000);
+    let share = (all as f64 / f64::from(64 << 20) * 100.0).round();
+    has(format!(
+        "10,000 x ({} + {entry}) = {grouped} bytes, {share} % of the default",
+        settings.window_min
+    ));
+
+    // What a field costs, from an answer with a few of them.
+    let mut map = http::HeaderMap::with_capacity(1000);
+    map.insert("x-name", http::HeaderValue::from_static("value"));
+    let cost = map.capacity() * 112 + "x-name".len() + "value".len();
+    node.give(Frame::Stream(open(2, true)));
+    let before = node.budget.used();
+    node.mux.respond(StreamNo(2), common::ok()).expect("open");
+    let answered = node.budget.used();
+    assert!(answered <= before, "the request's head went");
+    node.mux.finish(StreamNo(2), Some(map)).expect("open");
+    assert_eq!(node.budget.used() - answered, cost);
+    has("and 112 for each field that the map has room for".to_owned());
+}
+
+#[test]
+fn windows_shrink_as_the_page_about_memory_says() {
+    let page = read("reference/memory.md");
+    let settings = Settings::default();
+    let steps = [(16, 1), (8, 4), (4, 16), (2, 64)];
+    for (left, divisor) in steps {
+        // A little less than `left` sixteenths of the budget are free.
+        let mut node = Node::new();
+        assert!(node.budget.reserve((64 << 20) / 16 * (16 - left) + 1));
+        let no = node.mux.open(opening(), Protocol::Http, true).expect("may open");
+        let window = node.mux.accounts(no).expect("open").window;
+        assert_eq!(window as u32, settings.window / divisor, "{left} sixteenths are free");
+    }
+    for words in ["half of a budget used", "three\n   quarters: a sixteenth", "seven eighths"] {
+        assert!(page.contains(words), "{words}");
+    }
 }

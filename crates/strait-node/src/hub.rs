@@ -201,3 +201,21 @@ fn tell(answer: &Announced) {
         tracing::info!("services can be reached at {}", answer.addresses.join(" "));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_tunnel_is_small() {
+        let tunnel = size(|(hub, session, incoming, allowed): (&'static Hub, _, _, _)| {
+            hub.run(session, incoming, allowed)
+        });
+        println!("bytes of a task: a tunnel {tunnel}");
+        assert!(tunnel <= 1280, "{tunnel}");
+    }
+}

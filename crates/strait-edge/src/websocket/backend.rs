@@ -188,3 +188,19 @@ impl Body for ServiceFrames {
         self.over
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_socket_is_small() {
+        let writing = size(|(pump, body, link)| write(pump, body, link));
+        println!("bytes of a task: writing to a backend's WebSocket {writing}");
+        assert!(writing <= 960, "{writing}");
+    }
+}

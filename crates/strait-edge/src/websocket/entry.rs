@@ -64,7 +64,7 @@ pub(crate) async fn carry(
 }
 
 /// An accepted socket; it lives in a task of its own until both directions are over.
-struct Relay {
+pub(crate) struct Relay {
     upgrade: OnUpgrade,
     body: BoxBody,
     socket: oneshot::Sender<(Half, Cutter)>,
@@ -76,7 +76,7 @@ struct Relay {
 }
 
 impl Relay {
-    async fn run(self) {
+    pub(crate) async fn run(self) {
         let Relay { upgrade, mut body, socket, link, .. } = self;
         let Some(conn) = upgraded(upgrade).await else { return };
         let half = Half::new(conn);

@@ -40,7 +40,7 @@ impl Live for Node {
             // An old tunnel and its successor: one peer.
             sessions: vec![session(10), session(5)],
             routes: vec![RouteStatus { service: "web".to_owned(), ..RouteStatus::default() }],
-            totals: Totals { reconnects: 3, budget_used: 8192, ..Totals::default() },
+            totals: Totals { reconnects: 3, budget_used: 8192, tasks: 17, ..Totals::default() },
             ..Snapshot::default()
         }
     }

@@ -59,7 +59,7 @@ async def thousand(t):
         f"alone p99 {alone['p99_us'] / 1000:.1f} ms"
     )
     # 50 ms on a machine of one's own; this must hold on a busy one too.
-    assert loaded["p99_us"] < 250_000 + 4 * alone["p99_us"], (alone, loaded)
+    assert loaded["p99_us"] < 150_000 + 4 * alone["p99_us"], (alone, loaded)
     await world.pair.clean()
     for side in ("server", "client"):
         assert (await world.pair.status(side))["totals"]["sessions"] == 1, "the tunnel was lost"

@@ -1,14 +1,13 @@
 """10,000 requests that are given up at some moment, beside backends that die."""
 
 import asyncio
-import json
 import signal
 
 from case import ENTRIES, case
 from cases.memory import Generator, backend_says, warm
 from curl import curl
-from process import until, up
-from strait import Service, held
+from process import until
+from strait import Service
 
 REQUESTS, AT_ONCE = 10_000, 100
 
@@ -75,3 +74,8 @@ async def given_up(t):
     for side in before:
         status = await pair.status(side)
         assert len(status["sessions"]) == 1 and status["totals"]["sessions"] == 1, "the tunnel was lost"
+
+
+async def _idle(*ports: int) -> bool:
+    """Whether backends have no more connections than those that wait for use."""
+    return all([(await backend_says(port))["connections"] <= AT_ONCE for port in ports])

@@ -55,6 +55,14 @@ class Test:
         self.own.append(world)
         return world
 
+    async def fast(self, name: str, port: int = 0):
+        """A backend for load of its own and its port, ended with the case."""
+        from world import fast
+
+        process, port = await fast(name, port)
+        self.own.append(process)
+        return process, port
+
     async def pair(self, name: str, **options):
         """A pair of its own, not yet started, ended with the case."""
         from strait import Pair

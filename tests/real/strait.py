@@ -48,6 +48,8 @@ class Pair:
     client_flags: list[str] = field(default_factory=list)
     token: str = TOKEN
     tls: bool = False
+    # Text of a configuration file beside the flags: limits and timeouts.
+    settings: str = ""
 
     def __post_init__(self):
         self.entry = {"server": free_port(), "client": free_port()}
@@ -59,6 +61,10 @@ class Pair:
     def command(self, side: str) -> list[str]:
         """The command line of one side."""
         common = ["--admin", f"127.0.0.1:{self.admin[side]}", "--log", "json"]
+        if self.settings:
+            file = OUT / f"{self.name}-{side}.toml"
+            file.write_text(f"[{side}]\n{self.settings}")
+            common += ["--config", str(file)]
         if side == "server":
             words = ["--listen", f"127.0.0.1:{self.entry['server']}", "--tunnel", f"127.0.0.1:{self.tunnel}"]
             words += ["--token", self.token] + ([] if self.tls else ["--no-tls"])

@@ -35,7 +35,7 @@ class Backends:
         _, it.ws = await backend("ws", "backend-ws")
         _, it.grpc = await backend("rpc", "backend-grpc")
         it.files = await nginx()
-        it.fast = await fast()
+        _, it.fast = await fast()
         it.h2 = await nghttpx(it.http)
         return it
 
@@ -91,12 +91,13 @@ async def nghttpx(http: int) -> int:
     return port
 
 
-async def fast() -> int:
-    """The backend for load: answers with a digest of each request."""
-    port = free_port()
-    process = await Process.start("backend-fast", LOAD, "serve", f"127.0.0.1:{port}")
+async def fast(name: str = "backend-fast", port: int = 0) -> tuple[Process, int]:
+    """The backend for load: answers with a digest of each request, echoes WebSockets and
+    gRPC calls, counts what is pulled from it."""
+    port = port or free_port()
+    process = await Process.start(name, LOAD, "serve", f"127.0.0.1:{port}")
     await up(process, port)
-    return port
+    return process, port
 
 
 class World:

@@ -239,6 +239,10 @@ impl AsyncWrite for Half {
     }
 }
 
+/// Bytes that the kernel takes for a visitor or backend before it has sent them. Without a
+/// limit it takes 4 MiB for each that does not read.
+const NOT_SENT: u32 = 128 * 1024;
+
 /// What every TCP connection gets: no delay, and keep-alive probes that find a peer that
 /// vanished without a word.
 pub(crate) fn tune(tcp: &TcpStream) {
@@ -246,5 +250,7 @@ pub(crate) fn tune(tcp: &TcpStream) {
     let probes = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(10));
-    let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(&probes);
+    let socket = socket2::SockRef::from(tcp);
+    let _ = socket.set_tcp_keepalive(&probes);
+    let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
 }

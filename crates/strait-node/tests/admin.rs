@@ -46,6 +46,7 @@ impl Live for Node {
                 reconnects: 3,
                 budget_used: 8192,
                 budget: 131_072,
+                tasks: 17,
                 ..Totals::default()
             },
             ..Snapshot::default()

@@ -21,6 +21,8 @@ use crate::Failure;
 const ON_ONE: u64 = 100;
 /// How long one echo may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the calls have to open before the first message: opening is not what is timed.
+const OPENING: Duration = Duration::from_millis(1500);
 const EVERY: Duration = Duration::from_secs(1);
 
 /// What to do.
@@ -105,7 +107,7 @@ pub(crate) async fn run(plan: Plan) -> Result<bool, Failure> {
         let Some(mut connection) = connection.clone() else { continue };
         let (plan, right) = (Arc::clone(&plan), Arc::clone(&right));
         tasks.spawn(async move {
-            let ended = chat(&plan, call, &mut connection, &right).await;
+            let ended = chat(&plan, call, &mut connection, &right, began + OPENING).await;
             ended.map_err(|error| format!("call {call}: {error}"))
         });
     }
@@ -138,12 +140,13 @@ async fn chat(
     call: u64,
     connection: &mut Sender,
     right: &AtomicU64,
+    start: Instant,
 ) -> Result<Vec<Duration>, Failure> {
     let opened = timeout(PATIENCE, open(connection, &plan.url)).await;
     let (messages, answer) = opened.map_err(|_| "not open in time")??;
     let (mut body, mut times, mut rest) = (answer.into_body(), Vec::new(), BytesMut::new());
     // Spread over the second, so that the generator is no crowd by itself.
-    let first = Instant::now() + EVERY.mul_f64(call as f64 / plan.calls as f64);
+    let first = start.max(Instant::now()) + EVERY.mul_f64(call as f64 / plan.calls as f64);
     for number in 0..plan.messages {
         let due = first + EVERY * number;
         sleep_until(due.into()).await;

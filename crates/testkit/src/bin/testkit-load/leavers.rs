@@ -14,7 +14,11 @@ use tokio::time::{sleep, timeout};
 use crate::{Failure, calls, sockets};
 
 /// Nobody stays longer.
-const LONGEST: Duration = Duration::from_millis(60);
+const LONGEST: Duration = Duration::from_millis(120);
+/// Between two reads, so that it is not speed that is tried here.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Pauses for which a patient one waits for its answer to begin.
+const PATIENCE: u32 = 400;
 /// Calls that one connection carries before it is dropped with all that is open on it.
 const CALLS: u64 = 50;
 
@@ -77,10 +81,23 @@ async fn work(plan: Arc<Plan>, tally: Arc<Tally>) {
         let stay = LONGEST.mul_f64((dice >> 8 & 0xffff) as f64 / 65536.0);
         let url = &plan.urls[(dice % plan.urls.len() as u64) as usize];
         let seen = Seen::default();
-        let _ = match number % 8 {
-            6 | 7 => timeout(stay, call(url, &mut connection, number, &seen)).await,
-            kind => timeout(stay, visit(url, kind, dice & 64 == 0, &seen)).await,
-        };
+        let mut visit = Box::pin(async {
+            match number % 8 {
+                6 | 7 => call(url, &mut connection, number, &seen).await,
+                kind => visit(url, kind, dice & 64 == 0, &seen).await,
+            }
+        });
+        // Half of those who can have an answer wait for it to begin, however busy all is.
+        let patient = dice & 128 == 0 && !matches!(number % 8, 0 | 2 | 3);
+        let (mut rounds, mut over) = (if patient { PATIENCE } else { 0 }, false);
+        while !over && rounds > 0 && seen.0.load(Ordering::Relaxed) == 0 {
+            over = timeout(PAUSE, &mut visit).await.is_ok();
+            rounds -= 1;
+        }
+        if !over {
+            let _ = timeout(stay, &mut visit).await;
+        }
+        drop(visit);
         if number % CALLS == 0 {
             connection = None;
         }
@@ -131,6 +148,7 @@ async fn visit(url: &Uri, kind: u64, reset: bool, seen: &Seen) -> Result<(), Fai
         if stream.read(&mut buffer).await? == 0 {
             break;
         }
+        sleep(PAUSE).await;
     }
     Ok(())
 }
@@ -155,7 +173,7 @@ async fn call(
         if body.frame().await.is_none() {
             break;
         }
-        sleep(Duration::from_millis(1)).await;
+        sleep(PAUSE).await;
     }
     Ok(())
 }

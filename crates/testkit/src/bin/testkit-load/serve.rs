@@ -18,6 +18,8 @@ use tokio::net::TcpListener;
 use crate::Failure;
 use crate::streams::{self, AnyBody, Counted, Seen, field, whole};
 
+/// Bytes that the kernel takes from an answer before it has sent them.
+const NOT_SENT: u32 = 128 * 1024;
 static SMALL: [u8; 1024] = [b's'; 1024];
 
 /// Serves for ever at the address in `words`.
@@ -32,6 +34,8 @@ pub(crate) async fn serve(words: &[String]) -> Result<(), Failure> {
             continue;
         };
         stream.set_nodelay(true)?;
+        // What the kernel has not sent was not pulled by anybody, and shall not count.
+        socket2::SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT)?;
         let seen = Arc::clone(&seen);
         tokio::spawn(async move {
             let _counted = Counted::new(&seen);

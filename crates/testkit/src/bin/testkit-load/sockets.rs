@@ -8,11 +8,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::Failure;
+use crate::{Failure, streams};
 
-/// The key of every handshake, and its answer (the example of RFC 6455 1.3).
-pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// The key of every handshake.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// Handshakes that are on their way at once.
 const AT_ONCE: usize = 64;
@@ -97,13 +96,13 @@ pub(crate) async fn open(authority: &str, path: &str) -> Result<TcpStream, Failu
     socket.set_nodelay(true)?;
     socket.write_all(handshake(authority, path).as_bytes()).await?;
     let mut head = Vec::with_capacity(512);
-    while !head.ends_with(b"\r\n\r\n") {
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if socket.read_buf(&mut head).await? == 0 || head.len() > 16 * 1024 {
             return Err("the handshake was cut".into());
         }
     }
     let head = String::from_utf8_lossy(&head);
-    if !head.starts_with("HTTP/1.1 101 ") || !head.contains(ACCEPT) {
+    if !head.starts_with("HTTP/1.1 101 ") || !head.contains(&streams::accept(KEY.as_bytes())) {
         return Err(format!("the handshake was answered {:?}", head.lines().next()).into());
     }
     Ok(socket)

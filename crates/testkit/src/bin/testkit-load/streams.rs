@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -14,6 +16,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use ring::digest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Failure;
@@ -140,7 +143,15 @@ impl Body for Echo {
         if self.over {
             return Poll::Ready(None);
         }
-        let frame = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        // The end of a stream comes as an empty frame. Sent as one it would have no meaning,
+        // and h2 ends connections on which a hundred of these came.
+        let frame = loop {
+            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                other => break other,
+            }
+        };
+        let frame = match frame {
             Some(frame) => frame.map_err(Into::into),
             None => {
                 self.over = true;
@@ -155,20 +166,29 @@ impl Body for Echo {
 
 /// Accepts a WebSocket, which then echoes each frame.
 pub(crate) fn socket(mut request: Request<Incoming>) -> Response<AnyBody> {
+    let key =
+        request.headers().get(header::SEC_WEBSOCKET_KEY).map_or(&b""[..], |key| key.as_bytes());
+    let Ok(accept) = HeaderValue::from_str(&accept(key)) else { return Response::new(whole("")) };
     let upgrade = hyper::upgrade::on(&mut request);
     let mut answer = Response::new(whole(""));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let fields = answer.headers_mut();
     fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    // The answer to the one key that our visitors send (the example of RFC 6455 1.3).
-    let accept = HeaderValue::from_static(crate::sockets::ACCEPT);
     fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     tokio::spawn(async move {
         // A visitor who goes away is no news to a backend.
         let _ = frames(upgrade).await;
     });
     answer
+}
+
+/// The answer to a handshake's key (RFC 6455 4.2.2).
+pub(crate) fn accept(key: &[u8]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(hash.finish())
 }
 
 /// Echoes frames of up to 125 bytes until one of them says that it is over.

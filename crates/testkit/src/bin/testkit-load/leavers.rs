@@ -98,7 +98,7 @@ async fn work(plan: Arc<Plan>, tally: Arc<Tally>) {
             let _ = timeout(stay, &mut visit).await;
         }
         drop(visit);
-        if number % CALLS == 0 {
+        if number.is_multiple_of(CALLS) {
             connection = None;
         }
         let counter = match seen.0.load(Ordering::Relaxed) {

@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`.
 
-.PHONY: demo test build check rust real clean
+.PHONY: demo test build fuzz mutants check rust real clean
 
 demo:            ## build, then run server, client and sample backends in one process
 	cargo build --release --locked
@@ -11,6 +11,12 @@ build:
 
 test:            ## install what the tests need, then run every check
 	@bash tests/run.sh
+
+fuzz:            ## run every fuzz target for a minute; SECONDS=600 for longer
+	cargo xtask fuzz $(or $(SECONDS),60)
+
+mutants:         ## break one law at a time and require that the tests notice (half an hour)
+	python3 tests/mutations.py
 
 clean:
 	cargo clean

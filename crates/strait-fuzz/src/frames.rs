@@ -49,7 +49,7 @@ fn number(input: &mut Input<'_>) -> StreamNo {
 }
 
 fn reason(input: &mut Input<'_>) -> Reason {
-    input.pick(&Reason::ALL)
+    input.pick(Reason::ALL)
 }
 
 fn stream(input: &mut Input<'_>) -> StreamFrame {

@@ -30,9 +30,9 @@ def wanted(words):
     return [m for m in mutations if all(word in m["name"] for word in words)]
 
 
-def mutated(mutation):
-    """The text of the mutation's file with the mutation made."""
-    text = (ROOT / mutation["file"]).read_text()
+def mutated(mutation, root):
+    """The text of the mutation's file below root with the mutation made."""
+    text = (root / mutation["file"]).read_text()
     count = text.count(mutation["old"])
     if count != 1:
         raise LookupError(f"{mutation['name']}: the text stands {count} times in "
@@ -45,7 +45,7 @@ def check(mutations):
     stale = []
     for mutation in mutations:
         try:
-            mutated(mutation)
+            mutated(mutation, ROOT)
         except (LookupError, OSError) as error:
             stale.append(str(error))
     print("\n".join(stale) or f"{len(mutations)} mutations apply")
@@ -80,9 +80,9 @@ def tests(copy, target, packages):
         return False, "SURVIVED"
     if status is None:
         return True, f"the tests did not end within {LIMIT} s"
-    failed = [line.split()[-1] for line in output.splitlines() if line.startswith("    ")
-              and "::" not in line.split()[0][:2] and len(line.split()) == 1]
-    return True, ", ".join(dict.fromkeys(failed)) or "the tests ended badly"
+    # The last list of the first test program that failed names its tests.
+    names = output.rpartition("failures:\n")[2].partition("\n\n")[0].split()
+    return True, ", ".join(names) or "the tests ended badly"
 
 
 def run(mutations, scratch):
@@ -100,7 +100,7 @@ def run(mutations, scratch):
         began = time.monotonic()
         path = copy / mutation["file"]
         whole = path.read_text()
-        path.write_text(mutated(mutation))
+        path.write_text(mutated(mutation, copy))
         noticed, how = tests(copy, target, mutation.get("packages", ["strait-mux"]))
         path.write_text(whole)
         table.append((mutation["name"], noticed))

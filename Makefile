@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`.
 
-.PHONY: demo test bench build check rust real clean
+.PHONY: demo test bench fuzz mutants build check rust real clean
 
 demo:            ## build, then run server, client and sample backends in one process
 	cargo build --release --locked
@@ -14,6 +14,12 @@ test:            ## install what the tests need, then run every check
 
 bench:           ## install peers, then measure Strait beside them; BENCH="--quick" and the like
 	@python3 bench/run.py $(BENCH)
+
+fuzz:            ## run every fuzz target for a minute; SECONDS=600 for longer
+	cargo xtask fuzz $(or $(SECONDS),60)
+
+mutants:         ## break one law at a time and require that the tests notice (half an hour)
+	python3 tests/mutations.py
 
 clean:
 	cargo clean

@@ -46,6 +46,8 @@ stage "laws of the house" cargo xtask tidy
 stage "bans, licences, sources" "$deny" --locked --log-level error check --hide-inclusion-graph bans licenses sources
 stage "clippy" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 stage "unit tests" unit_tests
+stage "every order of threads" bash tests/interleavings.sh
+stage "mutations still apply" python3 tests/mutations.py --check
 stage "examples in the docs" cargo test --workspace --doc --locked --quiet
 last="0 passed, 1 failed"
 if stage "release build" cargo build --release --locked --quiet -p strait -p testkit; then

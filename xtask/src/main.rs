@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
+mod fuzz;
 mod tidy;
 
 const HELP: &str = "\
@@ -11,6 +12,7 @@ usage: cargo xtask <chore>
 
   gen          write the code generated from proto/
   gen --check  fail when the committed code is stale
+  fuzz [N]     run every fuzz target for N seconds, 60 if not said
   tidy         check the laws of the house: who imports whom, file lengths
 ";
 
@@ -20,6 +22,8 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["gen"] => generate(false),
         ["gen", "--check"] => generate(true),
+        ["fuzz"] => fuzz::run(&root(), "60"),
+        ["fuzz", seconds] => fuzz::run(&root(), seconds),
         ["tidy"] => tidy::check(&root()),
         _ => {
             eprint!("{HELP}");

@@ -1,7 +1,10 @@
 //! What happens on a visitor's connection, for its timeouts and for how it is closed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::{Duration, Instant};
 
 use crate::settings::{Settings, or_never};
@@ -84,7 +87,8 @@ impl Activity {
     pub(crate) fn verdict(&self, settings: &Settings, heads: bool) -> Verdict {
         let idle = or_never(settings.keep_alive_idle);
         let headers = or_never(settings.headers);
-        if self.active.load(Relaxed) > 0 {
+        // Whoever sees the last request gone also sees when it went.
+        if self.active.load(Acquire) > 0 {
             return Verdict::Fine(idle.min(headers));
         }
         let now = self.now();
@@ -117,7 +121,7 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Relaxed);
-        self.0.active.fetch_sub(1, Relaxed);
+        self.0.active.fetch_sub(1, Release);
     }
 }
 

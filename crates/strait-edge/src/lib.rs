@@ -8,6 +8,8 @@
 
 mod activity;
 mod backend;
+#[doc(hidden)]
+pub mod check;
 mod classify;
 mod detect;
 mod dial;

@@ -10,12 +10,15 @@ mod exchange;
 pub mod fault;
 mod flight;
 mod group;
+#[cfg(all(test, interleavings))]
+mod interleavings;
 mod pump;
 mod record;
 mod route;
 mod session;
 mod share;
 mod stream;
+mod sync;
 mod upstream;
 
 pub use body::{Body, BoxBody, EmptyBody, collect_small, next_part};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use strait_wire::{Announced, Announcement, Frame, GoAway, Hello, Reason, Side, S
 
 use crate::Refusal;
 use crate::clock::now;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A handle to one live tunnel. Clones share it.
 #[derive(Clone)]

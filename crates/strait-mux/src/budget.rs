@@ -1,7 +1,8 @@
 //! Memory that may still be promised.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::sync::{Arc, AtomicUsize};
 
 /// A number of bytes that may be promised to peers or held in queues, shared by all that
 /// promise: the requests of a session, the sessions of a process. Clones share one budget.

@@ -15,6 +15,7 @@ mod schedule;
 mod send;
 mod settings;
 mod stream;
+mod sync;
 mod window;
 
 pub use budget::Budget;

@@ -202,6 +202,23 @@ mod tests {
     }
 
     #[test]
+    fn two_flows_that_take_turns_to_be_empty_do_not_starve_a_third() {
+        let mut bench = Bench::default();
+        bench.add(1, 1_000_000);
+        // It had its turn as a new one; from now on the others are never behind.
+        (0..3).for_each(|_| assert_eq!(bench.serve(50), Some(1)));
+        let mut served = [0; 4];
+        let mut next = 2;
+        for _ in 0..90 {
+            bench.add(next, 50);
+            let no = bench.serve(50).expect("there is data");
+            served[no as usize] += 1;
+            next = 5 - next;
+        }
+        assert!(served[1] >= 25, "{served:?}");
+    }
+
+    #[test]
     fn a_flow_that_is_gone_does_not_stall_the_line() {
         let mut bench = Bench::default();
         for no in 1..=3 {

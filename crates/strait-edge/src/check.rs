@@ -1,0 +1,142 @@
+//! What the fuzz targets may see of an entry and a backend. No part of the contract.
+
+use std::net::IpAddr;
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use http::request::Parts;
+use http::uri::Scheme;
+use strait_engine::{Body, BoxBody, Data, Fault, Part, Protocol, Reason, RequestHead};
+
+use crate::classify::{classify, urgency};
+use crate::grpc::message::{Cutter, Joined, Joiner};
+use crate::websocket::frame::{self, Rules, Writer};
+use crate::{Settings, forwarded};
+
+/// Pieces of `wire` when it comes in the given sizes, over and over, and the reason why no
+/// more could be cut.
+fn cut(
+    wire: &[u8],
+    sizes: &[usize],
+    mut take: impl FnMut(&mut BytesMut) -> Result<Option<Data>, Fault>,
+) -> (Vec<Data>, Option<Reason>) {
+    let (mut pieces, mut rest, mut turn) = (Vec::new(), wire, 0);
+    let mut input = BytesMut::new();
+    while !rest.is_empty() {
+        let size = sizes.get(turn % sizes.len().max(1)).copied().unwrap_or(1).clamp(1, rest.len());
+        input.extend_from_slice(&rest[..size]);
+        rest = &rest[size..];
+        turn += 1;
+        loop {
+            match take(&mut input) {
+                Ok(Some(data)) => pieces.push(data),
+                Ok(None) => break,
+                Err(fault) => return (pieces, Some(fault.reason)),
+            }
+        }
+    }
+    (pieces, None)
+}
+
+/// The gRPC messages of a body that comes in the given sizes, and the reason of its fault.
+pub fn cut_grpc(body: &[u8], sizes: &[usize], max_message: u64) -> (Vec<Data>, Option<Reason>) {
+    let mut cutter = Cutter::new(max_message, Reason::BadRequest);
+    let (pieces, fault) = cut(body, sizes, |input| {
+        let mut bytes = input.split().freeze();
+        let piece = cutter.next(&mut bytes);
+        input.extend_from_slice(&bytes);
+        piece
+    });
+    (pieces, fault.or_else(|| cutter.end().map(|fault| fault.reason)))
+}
+
+struct Pieces(std::vec::IntoIter<Data>);
+
+impl Body for Pieces {
+    fn poll_part(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        Poll::Ready(self.0.next().map(|data| Ok(Part::Data(data))))
+    }
+}
+
+/// The body that the messages of `pieces` make.
+///
+/// # Errors
+/// The reason why they make none.
+pub fn join_grpc(pieces: Vec<Data>) -> Result<Vec<u8>, Reason> {
+    let mut joiner = Joiner::new();
+    let mut body: BoxBody = Box::new(Pieces(pieces.into_iter()));
+    let mut out = Vec::new();
+    // The pieces are all there, so it is never pending.
+    while let Poll::Ready(Some(frame)) =
+        joiner.poll(&mut body, &mut Context::from_waker(Waker::noop()))
+    {
+        if let Joined::Data(bytes) = frame.map_err(|fault| fault.reason)? {
+            out.extend_from_slice(&bytes);
+        }
+    }
+    Ok(out)
+}
+
+/// The WebSocket frames of a socket from which bytes come in the given sizes, and the reason
+/// of its fault.
+pub fn cut_websocket(
+    wire: &[u8],
+    sizes: &[usize],
+    max_message: u64,
+    from_client: bool,
+    extended: bool,
+) -> (Vec<Data>, Option<Reason>) {
+    let rules = Rules::new(extended, max_message, Reason::BadRequest);
+    let mut cutter = frame::Cutter::new(rules, from_client);
+    cut(wire, sizes, |input| if cutter.is_over() { Ok(None) } else { cutter.next(input) })
+}
+
+/// Writes `pieces` as WebSocket frames to `out`.
+///
+/// # Errors
+/// The reason why they make no valid frames.
+pub fn write_websocket(
+    pieces: Vec<Data>,
+    max_message: u64,
+    as_client: bool,
+    extended: bool,
+    out: &mut BytesMut,
+) -> Result<(), Reason> {
+    let rules = Rules::new(extended, max_message, Reason::BadRequest);
+    let mut writer = Writer::new(rules, as_client);
+    for data in pieces {
+        if let Some(large) = writer.put(data, out).map_err(|fault| fault.reason)? {
+            out.extend_from_slice(&large);
+        }
+    }
+    Ok(())
+}
+
+/// What an entry makes of a request's head.
+#[derive(Debug)]
+pub struct Head {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The head that travels.
+    pub head: RequestHead,
+    /// The length that the visitor announced.
+    pub length: Option<u64>,
+    /// The trace that it belongs to.
+    pub trace: String,
+    /// Its urgency, 0 to 7.
+    pub urgency: u8,
+}
+
+/// Classifies a request of a visitor, whose address is trusted or not, and says who it is;
+/// `None` when it is refused.
+pub fn request_head(parts: Parts, trusted: bool) -> Option<Head> {
+    let visitor = IpAddr::from([192, 0, 2, 7]);
+    let trusted_proxies = trusted.then(|| ipnet::IpNet::from(visitor)).into_iter().collect();
+    let settings = Settings { trusted_proxies, ..Settings::default() };
+    let made = classify(parts, &Scheme::HTTP, &settings).ok()?;
+    let mut head = made.head;
+    forwarded::set(&mut head.headers, visitor, "http", &head.authority, &settings);
+    let trace = forwarded::trace(&mut head.headers);
+    let urgency = urgency(&head.headers);
+    Some(Head { protocol: made.protocol, head, length: made.length, trace, urgency })
+}

@@ -1,0 +1,249 @@
+//! The handles of one session under every order of steps of the tasks that hold them: nobody
+//! sleeps through what he waits for. A lost wake-up is a deadlock here, which loom reports.
+//! Run by `tests/interleavings.sh`.
+#![allow(clippy::panic, clippy::unwrap_used)] // how a test fails
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, uri::Scheme};
+use loom::future::block_on;
+use loom::thread;
+use strait_mux::{Budget, Settings};
+use strait_wire::{
+    Data, First, Frame, Hello, Opening, Part, Protocol, Reason, RequestHead, RequestId,
+    ResponseHead, Side, StreamFrame, StreamNo,
+};
+
+use crate::stream::{StreamReader, StreamWriter};
+use crate::{Body, Session};
+
+/// Tries `body` in every order of steps with up to three switches that no thread asked for.
+fn every_order(body: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(body);
+}
+
+fn hello() -> Hello {
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        initial_credit: 64,
+        max_piece: 1 << 16,
+        max_requests: 10,
+        ..Hello::default()
+    }
+}
+
+/// A session whose peer has said Hello, and which has said its own.
+fn session() -> Session {
+    let settings = Settings::default();
+    let session =
+        Session::new("peer".into(), Side::Dialer, settings, Budget::new(1 << 24), hello());
+    session.receive(Frame::Hello(Box::new(hello()))).unwrap();
+    assert!(matches!(block_on(next_frame(&session)), Some(Frame::Hello(_))));
+    session
+}
+
+fn next_frame(session: &Session) -> impl Future<Output = Option<Frame>> {
+    poll_fn(|cx| session.poll_frame(cx))
+}
+
+fn opening() -> Opening {
+    let head = RequestHead {
+        method: Method::GET,
+        scheme: Scheme::HTTP,
+        authority: Bytes::from_static(b"a"),
+        path: Bytes::from_static(b"/"),
+        headers: HeaderMap::new(),
+    };
+    Opening {
+        id: Some(RequestId::new()),
+        client_id: String::new(),
+        trace: String::new(),
+        deadline: None,
+        hops: 0,
+        urgency: 3,
+        service: String::new(),
+        answer_credit: 1 << 16,
+        head: Arc::new(head),
+    }
+}
+
+/// Opens a request and sends its head.
+fn opened(session: &Session, end: bool) -> (StreamNo, StreamReader, StreamWriter) {
+    let no = session.with(|core| core.mux.open(opening(), Protocol::Http, end)).unwrap();
+    assert!(matches!(block_on(next_frame(session)), Some(Frame::Stream(_))));
+    let reader = StreamReader::new(session.clone(), no);
+    (no, reader, StreamWriter::new(session.clone(), no))
+}
+
+fn frame(no: StreamNo, sequence: u32) -> StreamFrame {
+    StreamFrame {
+        no,
+        sequence,
+        protocol: Protocol::Http,
+        is_request: false,
+        first: None,
+        data: Vec::new(),
+        trailers: None,
+        end: false,
+    }
+}
+
+fn answer(no: StreamNo) -> Frame {
+    let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
+    let first = Some(First::Response(Box::new(head)));
+    Frame::Stream(StreamFrame { first, ..frame(no, 0) })
+}
+
+#[test]
+fn a_link_that_waits_is_woken_by_whoever_opens() {
+    every_order(|| {
+        let session = session();
+        let opener = session.clone();
+        let other = thread::spawn(move || {
+            opener.with(|core| core.mux.open(opening(), Protocol::Http, true)).unwrap();
+        });
+        assert!(matches!(block_on(next_frame(&session)), Some(Frame::Stream(_))));
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_link_that_waits_is_woken_by_the_end_of_the_session() {
+    for lost in [true, false] {
+        every_order(move || {
+            let session = session();
+            let closer = session.clone();
+            let other = thread::spawn(move || {
+                if lost { closer.lose(Reason::ClientLost) } else { closer.close(Reason::None, "") }
+            });
+            while block_on(next_frame(&session)).is_some() {}
+            other.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_reader_is_woken_by_what_comes_up_to_the_end() {
+    every_order(|| {
+        let session = session();
+        let (no, mut reader, writer) = opened(&session, true);
+        drop(writer);
+        let receiver = session.clone();
+        let other = thread::spawn(move || {
+            receiver.receive(answer(no)).unwrap();
+            let data = vec![Data::plain(Bytes::from_static(b"body"))];
+            let last = StreamFrame { data, end: true, ..frame(no, 1) };
+            receiver.receive(Frame::Stream(last)).unwrap();
+        });
+        block_on(poll_fn(|cx| reader.poll_head(cx))).unwrap();
+        let part = block_on(poll_fn(|cx| reader.poll_part(cx)));
+        assert!(matches!(part, Some(Ok(Part::Data(_)))));
+        assert!(block_on(poll_fn(|cx| reader.poll_part(cx))).is_none());
+        other.join().unwrap();
+        drop(reader);
+        assert_eq!((session.pending(), session.stats().budget_used), (0, 0));
+    });
+}
+
+#[test]
+fn a_writer_without_credit_is_woken_when_some_comes() {
+    every_order(|| {
+        let session = session();
+        let (no, reader, writer) = opened(&session, false);
+        // More than the credit: one piece waits, and there is no room for another.
+        writer.push(Data::plain(vec![0; 1000].into()), false).unwrap();
+        let link = session.clone();
+        let other = thread::spawn(move || {
+            link.receive(Frame::Credit(no, 1 << 16)).unwrap();
+            while !matches!(block_on(next_frame(&link)), Some(Frame::Stream(f)) if f.end) {}
+        });
+        block_on(poll_fn(|cx| writer.poll_room(cx))).unwrap();
+        writer.finish(None).unwrap();
+        other.join().unwrap();
+        drop((reader, writer));
+        session.lose(Reason::ClientLost);
+        assert_eq!((session.pending(), session.stats().budget_used), (0, 0));
+    });
+}
+
+#[test]
+fn both_handles_hear_of_a_reset_and_of_a_loss() {
+    for lost in [true, false] {
+        every_order(move || {
+            let session = session();
+            let (no, mut reader, writer) = opened(&session, false);
+            writer.push(Data::plain(vec![0; 1000].into()), false).unwrap();
+            let pump = thread::spawn(move || {
+                assert!(block_on(poll_fn(|cx| writer.poll_room(cx))).is_err());
+            });
+            let receiver = session.clone();
+            let cutter = thread::spawn(move || {
+                if lost {
+                    receiver.lose(Reason::ClientLost);
+                } else {
+                    let reason = Reason::BackendReset;
+                    let message = String::new();
+                    let reset = strait_wire::Reset { no, reason, retry_safe: false, message };
+                    receiver.receive(Frame::Reset(reset)).unwrap();
+                }
+            });
+            assert!(block_on(poll_fn(|cx| reader.poll_head(cx))).is_err());
+            pump.join().unwrap();
+            cutter.join().unwrap();
+            drop(reader);
+            assert_eq!((session.pending(), session.stats().budget_used), (0, 0));
+        });
+    }
+}
+
+#[test]
+fn dropping_the_handles_wakes_the_link_that_must_tell_the_peer() {
+    every_order(|| {
+        let session = session();
+        let (_, reader, writer) = opened(&session, false);
+        let other = thread::spawn(move || drop(reader));
+        drop(writer);
+        assert!(matches!(block_on(next_frame(&session)), Some(Frame::Reset(_))));
+        other.join().unwrap();
+        assert_eq!((session.pending(), session.stats().budget_used), (0, 0));
+    });
+}
+
+#[test]
+fn whoever_accepts_hears_of_every_request_and_of_the_end() {
+    every_order(|| {
+        let session = session();
+        let receiver = session.clone();
+        let other = thread::spawn(move || {
+            let first = Some(First::Request(Box::new(opening())));
+            let open = StreamFrame { first, is_request: true, end: true, ..frame(StreamNo(2), 0) };
+            receiver.receive(Frame::Stream(open)).unwrap();
+            receiver.lose(Reason::ClientLost);
+        });
+        // The loss may overtake it: then nobody is told, and nothing is left of it.
+        while let Some(no) = block_on(session.accept()) {
+            assert_eq!(no, StreamNo(2));
+            drop(StreamReader::new(session.clone(), no));
+            drop(StreamWriter::new(session.clone(), no));
+        }
+        other.join().unwrap();
+        assert_eq!((session.pending(), session.stats().budget_used), (0, 0));
+    });
+}
+
+#[test]
+fn a_drain_ends_with_the_last_request() {
+    every_order(|| {
+        let session = session();
+        let (_, reader, writer) = opened(&session, false);
+        let other = thread::spawn(move || drop((reader, writer)));
+        block_on(session.drain());
+        other.join().unwrap();
+        assert_eq!(session.pending(), 0);
+    });
+}

@@ -135,7 +135,13 @@ pub fn request_head(parts: Parts, trusted: bool) -> Option<Head> {
     let settings = Settings { trusted_proxies, ..Settings::default() };
     let made = classify(parts, &Scheme::HTTP, &settings).ok()?;
     let mut head = made.head;
-    forwarded::set(&mut head.headers, visitor, "http", &head.authority, &settings);
+    forwarded::set(
+        &mut head.headers,
+        &forwarded::Peer::new(visitor),
+        "http",
+        &head.authority,
+        &settings,
+    );
     let trace = forwarded::trace(&mut head.headers);
     let urgency = urgency(&head.headers);
     Some(Head { protocol: made.protocol, head, length: made.length, trace, urgency })

@@ -89,7 +89,8 @@ def run(mutations, scratch):
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "mutations"
     copy = scratch / "strait"
     ignore = shutil.ignore_patterns("target", ".git", ".venv", "node_modules", "out")
-    shutil.copytree(ROOT, copy, ignore=ignore)
+    # With times of their own: what an earlier run built of a mutation is older than these.
+    shutil.copytree(ROOT, copy, ignore=ignore, copy_function=shutil.copyfile)
     packages = sorted({p for m in mutations for p in m.get("packages", ["strait-mux"])})
     noticed, how = tests(copy, target, packages)
     if noticed is not False:

@@ -1,6 +1,8 @@
 //! Every input that was worth keeping does what it shall: what once crashed and what
 //! reaches every corner that a fuzzer has found.
 
+#![allow(clippy::panic)] // how a test fails
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -136,6 +136,10 @@ impl Mux {
                 recv.window.outstanding() + recv.window.buffered() <= recv.window.target(),
                 "more promised than reserved",
             ),
+            (
+                recv.state != State::Ended || recv.window.target() == recv.window.buffered(),
+                "a half that ended keeps more than what waits in it",
+            ),
             (recv.credit_due as usize <= recv.window.outstanding(), "credit due and not granted"),
             (stream.gone.is_none() || !held, "a request that is gone holds memory"),
             (!stream.is_done(), "an entry that nothing keeps"),

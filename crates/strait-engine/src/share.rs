@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 /// Bytes that a task moves in one turn. Whatever it copies and writes on the way is time for
 /// which every other task on its thread waits: tens of microseconds for this much.
-const SHARE: usize = 64 * 1024;
+const SHARE: usize = 32 * 1024;
 
 /// A task's share of its thread: bytes that it may still move before it lets others go first.
 /// The runtime's own budget counts operations, of which one may move any amount.

@@ -69,7 +69,7 @@ impl Mux {
             outstanding: recv.window.outstanding(),
             credit_due: recv.credit_due as usize,
             buffered: recv.window.buffered(),
-            window: recv.window.target(),
+            window: recv.window.reserved(),
             receiving: stream.gone.is_none() && !recv.abandoned && !recv.state.is_over(),
         })
     }
@@ -94,7 +94,7 @@ impl Mux {
         let owed: HashSet<StreamNo> = due.iter().copied().collect();
         for (no, stream) in &self.table {
             let (send, recv) = (&stream.send, &stream.recv);
-            used += stream.fixed() + recv.window.target() + send.queued;
+            used += stream.fixed() + recv.window.reserved() + send.queued;
             let answer = if stream.ours { 0 } else { stream.head };
             beyond += send.queued + send.trailers_cost + answer;
             ours += usize::from(stream.ours);
@@ -133,11 +133,11 @@ impl Mux {
             (send.queued == weight(&send.queue), "the weight of the send queue"),
             (recv.window.buffered() == weight(&recv.queue), "the weight of the receive queue"),
             (
-                recv.window.outstanding() + recv.window.buffered() <= recv.window.target(),
+                recv.window.outstanding() + recv.window.buffered() <= recv.window.reserved(),
                 "more promised than reserved",
             ),
             (
-                recv.state != State::Ended || recv.window.target() == recv.window.buffered(),
+                recv.state != State::Ended || recv.window.reserved() == recv.window.buffered(),
                 "a half that ended keeps more than what waits in it",
             ),
             (recv.credit_due as usize <= recv.window.outstanding(), "credit due and not granted"),

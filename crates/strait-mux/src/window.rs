@@ -4,23 +4,48 @@ use std::time::{Duration, Instant};
 
 use crate::{Budget, Settings};
 
-/// The receiving side's account. All of `target` is reserved from the budget, so what the
-/// peer sends within its credit always has a place: outstanding + buffered <= target.
+/// Credit is told once this much of it is due, in bytes, or half of a smaller window. Told in
+/// larger lots, a sender would sit idle and then send in bursts that everybody else feels.
+const STEP: usize = 64 * 1024;
+
+/// Halves of a window in a row that make "for long": a burst of one window is not it.
+const LONG: u32 = 4;
+
+/// The receiving side's account. What the peer sends within its credit always has a place:
+/// outstanding + buffered <= reserved.
 #[derive(Debug)]
 pub(crate) struct Window {
+    /// What shall be granted or buffered.
     target: usize,
+    /// What is taken from the budget: more than the target while a window that was made
+    /// smaller still holds more.
+    reserved: usize,
     outstanding: usize,
     buffered: usize,
-    last_grant: Option<Instant>,
-    /// The consumer had taken everything at some moment since the last grant.
+    /// When the consumer began to take the present half of a window.
+    since: Option<Instant>,
+    /// Bytes of it that were taken.
+    taken: usize,
+    /// The consumer had taken everything at some moment of it.
     caught_up: bool,
+    /// Halves in a row in which he had not.
+    behind: u32,
 }
 
 impl Window {
     /// A window of `target` bytes, reserved, of which the peer may use `granted` at once.
     pub(crate) fn new(target: usize, granted: usize) -> Window {
         debug_assert!(granted <= target);
-        Window { target, outstanding: granted, buffered: 0, last_grant: None, caught_up: false }
+        Window {
+            target,
+            reserved: target,
+            outstanding: granted,
+            buffered: 0,
+            since: None,
+            taken: 0,
+            caught_up: false,
+            behind: 0,
+        }
     }
 
     /// The size that a new window shall have while `budget` is as full as it is.
@@ -46,8 +71,8 @@ impl Window {
     }
 
     /// Bytes reserved from the budget.
-    pub(crate) fn target(&self) -> usize {
-        self.target
+    pub(crate) fn reserved(&self) -> usize {
+        self.reserved
     }
 
     /// Counts `weight` bytes in. `false`: the peer had no credit for them.
@@ -67,13 +92,11 @@ impl Window {
     pub(crate) fn consume(&mut self, weight: usize) {
         debug_assert!(weight <= self.buffered);
         self.buffered -= weight.min(self.buffered);
+        self.taken += weight;
         self.caught_up |= self.buffered == 0;
     }
 
-    /// Credit to be granted now: all that is missing to the target once that is half of it.
-    /// A window half of which was used within two round trips is too small for its path
-    /// and doubles while memory is plentiful. Not so when it is the consumer that is slow:
-    /// a larger window would only hold more of what waits for it.
+    /// Credit to be granted now, after the consumer took something.
     pub(crate) fn grant(
         &mut self,
         now: Instant,
@@ -81,22 +104,37 @@ impl Window {
         settings: &Settings,
         budget: &Budget,
     ) -> Option<u32> {
-        if self.missing() * 2 < self.target {
-            return None;
+        self.fit(now, rtt, settings, budget);
+        let due = self.missing() >= STEP.min(self.target / 2).max(1);
+        due.then(|| self.grant_rest())
+    }
+
+    /// Fits the window to its consumer, once for each half of it that was taken. Half within
+    /// two round trips is too small for the path: it doubles while memory is plentiful. And
+    /// where something has waited for long, it is the consumer that is slow, and the window
+    /// holds more than he needs: it halves, down to a quarter of a new one.
+    fn fit(&mut self, now: Instant, rtt: Duration, settings: &Settings, budget: &Budget) {
+        if self.taken * 2 >= self.target {
+            let fast = self.since.is_some_and(|since| now.duration_since(since) < rtt * 2);
+            let plenty = budget.free_sixteenths() >= 8;
+            let most = settings.window_max as usize;
+            let least = (settings.window / 4).max(settings.window_min) as usize;
+            self.behind = if self.caught_up { 0 } else { self.behind + 1 };
+            if self.caught_up && fast && plenty && self.target * 2 <= most {
+                self.widen(self.target * 2, budget);
+            } else if self.behind >= LONG && self.target / 2 >= least {
+                self.target /= 2;
+                self.behind = 0;
+            }
+            self.since = Some(now);
+            self.taken = 0;
+            self.caught_up = self.buffered == 0;
         }
-        let fast = self.last_grant.is_some_and(|last| now.duration_since(last) < rtt * 2);
-        let plenty = budget.free_sixteenths() >= 8;
-        let caught_up = std::mem::take(&mut self.caught_up);
-        if fast
-            && caught_up
-            && plenty
-            && self.target * 2 <= settings.window_max as usize
-            && budget.reserve(self.target)
-        {
-            self.target *= 2;
+        let needed = self.target.max(self.outstanding + self.buffered);
+        if needed < self.reserved {
+            budget.release(self.reserved - needed);
+            self.reserved = needed;
         }
-        self.last_grant = Some(now);
-        Some(self.grant_rest())
     }
 
     /// Grants everything up to the target, at once.
@@ -108,25 +146,28 @@ impl Window {
 
     /// Widens the window to `target` if the budget has that much.
     pub(crate) fn widen(&mut self, target: usize, budget: &Budget) {
-        if target > self.target && budget.reserve(target - self.target) {
+        let more = target.saturating_sub(self.reserved);
+        if target > self.target && (more == 0 || budget.reserve(more)) {
             self.target = target;
+            self.reserved += more;
         }
     }
 
     /// Gives all memory back; nothing can be received from now on.
     pub(crate) fn close(&mut self, budget: &Budget) {
-        budget.release(self.target);
+        budget.release(self.reserved);
         *self = Window::new(0, 0);
     }
 
     /// Shrinks the reservation to what is buffered: the peer has ended.
     pub(crate) fn end(&mut self, budget: &Budget) {
-        budget.release(self.target - self.buffered.min(self.target));
+        budget.release(self.reserved - self.buffered.min(self.reserved));
         self.target = self.buffered;
+        self.reserved = self.buffered;
         self.outstanding = 0;
     }
 
     fn missing(&self) -> usize {
-        self.target - (self.outstanding + self.buffered).min(self.target)
+        self.target.saturating_sub(self.outstanding + self.buffered)
     }
 }

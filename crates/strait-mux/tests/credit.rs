@@ -36,20 +36,37 @@ fn consume(node: &mut Node, no: StreamNo, pieces: usize) {
 }
 
 #[test]
-fn more_is_granted_once_half_was_consumed_and_not_when_it_arrives() {
+fn more_is_granted_in_steps_of_what_was_consumed_and_not_when_it_arrives() {
     let mut node = Node::new();
     let no = node.opened(true);
     node.give(Frame::Stream(answer(no.0, false)));
     node.take(no);
     let mut sequence = 0;
-    feed(&mut node, no, &mut sequence, 256 * KIB);
+    feed(&mut node, no, &mut sequence, 128 * KIB);
     assert!(granted(&mut node).is_empty(), "receipt grants nothing");
-    consume(&mut node, no, 127);
+    consume(&mut node, no, 63);
+    assert!(granted(&mut node).is_empty(), "less than a step was consumed");
+    consume(&mut node, no, 1);
+    assert_eq!(granted(&mut node), [64 * KIB as u32]);
+    consume(&mut node, no, 64);
+    assert_eq!(granted(&mut node), [64 * KIB as u32]);
+    node.drop_handles(no);
+    node.is_empty();
+}
+
+#[test]
+fn a_small_window_is_granted_again_at_half() {
+    let settings = Settings { window: 16 * KIB as u32, ..Settings::default() };
+    let mut node = Node::with(settings, 64 << 20);
+    let no = node.opened(true);
+    node.give(Frame::Stream(answer(no.0, false)));
+    node.take(no);
+    let mut sequence = 0;
+    feed(&mut node, no, &mut sequence, 8 * KIB);
+    consume(&mut node, no, 7);
     assert!(granted(&mut node).is_empty(), "less than half was consumed");
     consume(&mut node, no, 1);
-    assert_eq!(granted(&mut node), [128 * KIB as u32]);
-    consume(&mut node, no, 128);
-    assert_eq!(granted(&mut node), [128 * KIB as u32]);
+    assert_eq!(granted(&mut node), [8 * KIB as u32]);
     node.drop_handles(no);
     node.is_empty();
 }
@@ -98,22 +115,35 @@ fn a_window_grows_while_it_is_used_within_two_round_trips_and_never_beyond_its_l
 }
 
 #[test]
-fn a_window_does_not_grow_for_a_reader_who_is_slower_than_the_tunnel() {
+fn a_window_shrinks_for_a_reader_who_is_slower_than_the_tunnel() {
     let mut node = measured(Settings::default(), 64 << 20);
     let no = node.opened(true);
     node.give(Frame::Stream(answer(no.0, false)));
     node.take(no);
     let mut sequence = 0;
-    // The peer uses its credit at once; the reader takes half of a window within a round trip.
-    for round in 0..20 {
+    // The peer uses its credit at once; something always waits for the reader.
+    let mut windows = Vec::new();
+    for _ in 0..100 {
         let credit = node.mux.accounts(no).expect("open").outstanding;
         feed(&mut node, no, &mut sequence, credit);
-        consume(&mut node, no, 128);
+        consume(&mut node, no, 16);
         granted(&mut node);
-        node.pass(Duration::from_millis(50));
-        let accounts = node.mux.accounts(no).expect("open");
-        assert_eq!(accounts.window, 256 * KIB, "round {round}: {accounts:?}");
+        node.pass(Duration::from_millis(5));
+        windows.push(node.mux.accounts(no).expect("open").window / KIB);
     }
+    assert!(windows.is_sorted_by(|before, after| before >= after), "{windows:?}");
+    assert_eq!(windows.last(), Some(&64), "a quarter of a new one: {windows:?}");
+    assert!(windows.contains(&256), "not at once: {windows:?}");
+    // Once it keeps up, it grows again.
+    for _ in 0..40 {
+        let credit = node.mux.accounts(no).expect("open").outstanding;
+        feed(&mut node, no, &mut sequence, credit);
+        let waiting = node.mux.accounts(no).expect("open").buffered / KIB;
+        consume(&mut node, no, waiting);
+        granted(&mut node);
+        node.pass(Duration::from_millis(5));
+    }
+    assert_eq!(node.mux.accounts(no).expect("open").window, 4096 * KIB);
     node.drop_handles(no);
     node.is_empty();
 }

@@ -92,7 +92,8 @@ fn the_worked_example_adds_up() {
     for _ in 0..3 {
         assert!(matches!(node.take(StreamNo(2)), Taken::Data(_)));
     }
-    assert!(!node.mux.has_frame(), "no grant yet");
+    let frames = node.pull_all();
+    assert!(matches!(frames[..], [Frame::Credit(StreamNo(2), 65_536)]), "{frames:?}");
 }
 
 #[test]

@@ -280,6 +280,7 @@ fn limits(root: &Table<'_, '_>) -> Limits {
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
+    l.threads = small(table.count("threads", 1..=1024), l.threads);
     l.max_requests = small(table.count("max_requests", 1..=1_000_000), l.max_requests);
     l.session_budget = table.size("session_budget", MIB..=64 * GIB).unwrap_or(l.session_budget);
     l.process_budget = table.size("process_budget", MIB..=1024 * GIB).unwrap_or(l.process_budget);

@@ -218,6 +218,8 @@ pub enum LogFormat {
 /// Named limits; bytes unless the name says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Threads that carry requests.
+    pub threads: u32,
     /// Requests of the peer open at once on one tunnel.
     pub max_requests: u32,
     /// Bytes of credit given, buffered and heads of one tunnel together.

@@ -127,14 +127,21 @@ impl Body for Echo {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(call) = &mut self.call else { return Poll::Ready(None) };
-        match Pin::new(call).poll_frame(context) {
-            Poll::Ready(None) => {
-                self.call = None;
-                let mut trailers = HeaderMap::new();
-                trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-            }
-            other => other,
+        loop {
+            return match Pin::new(&mut *call).poll_frame(context) {
+                // The end of a stream may come as an empty frame. h2 ends connections on which
+                // a hundred of these come back.
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {
+                    continue;
+                }
+                Poll::Ready(None) => {
+                    self.call = None;
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                }
+                other => other,
+            };
         }
     }
 }

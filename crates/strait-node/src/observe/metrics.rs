@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -76,6 +76,26 @@ struct OfProtocol {
     messages: [Counter; 2],
 }
 
+/// What is counted for one route; found by one look-up for each request.
+struct OfRoute {
+    label: Arc<str>,
+    protocols: [OnceLock<Times>; Protocol::ALL.len()],
+}
+
+/// What is counted for one route and protocol.
+struct Times {
+    durations: Histogram,
+    /// Once an answer has come.
+    first_bytes: OnceLock<Histogram>,
+    /// By HTTP and gRPC status, those that came first.
+    requests: Mutex<Vec<(Statuses, Counter)>>,
+}
+
+type Statuses = (u16, Option<u32>);
+
+/// Pairs of statuses of a route that are found without a look-up.
+const USUAL: usize = 8;
+
 /// All metrics of a node. It is a [`Recorder`], and [`Metrics::render`] answers `/metrics`.
 pub struct Metrics {
     registry: Registry,
@@ -84,7 +104,7 @@ pub struct Metrics {
     first_bytes: Histograms,
     errors: Family<Pair, Counter>,
     protocols: [OfProtocol; Protocol::ALL.len()],
-    routes: RwLock<HashMap<Arc<str>, ()>>,
+    routes: RwLock<HashMap<Arc<str>, Arc<OfRoute>>>,
     sources: Sources,
 }
 
@@ -162,19 +182,45 @@ impl Metrics {
         text
     }
 
-    /// The route as a label: itself, or the common one when there are too many.
-    fn route(&self, route: &Arc<str>) -> Arc<str> {
-        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        if known.contains_key(route) {
-            return route.clone();
+    /// What is counted for `route`; together with others when there are too many.
+    fn route(&self, route: &Arc<str>) -> Arc<OfRoute> {
+        if let Some(known) = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(route) {
+            return known.clone();
         }
-        drop(known);
         let mut known = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_ROUTES {
-            return Arc::from(OTHER);
+        let label = if known.len() < MOST_ROUTES { route.clone() } else { Arc::from(OTHER) };
+        let new = || Arc::new(OfRoute { label: label.clone(), protocols: Default::default() });
+        known.entry(label.clone()).or_insert_with(new).clone()
+    }
+
+    fn count(&self, route: &OfRoute, record: &Record) {
+        let protocol = record.protocol.as_str();
+        let labels = || Route { protocol, route: route.label.clone() };
+        let times = route.protocols[index(record.protocol)].get_or_init(|| Times {
+            durations: self.durations.get_or_create_owned(&labels()),
+            first_bytes: OnceLock::new(),
+            requests: Mutex::default(),
+        });
+        times.durations.observe(record.duration.as_secs_f64());
+        if let Some(first) = record.first_byte {
+            let histogram = || self.first_bytes.get_or_create_owned(&labels());
+            times.first_bytes.get_or_init(histogram).observe(first.as_secs_f64());
         }
-        known.insert(route.clone(), ());
-        route.clone()
+        // A caller's invention of a status must not become a label.
+        let grpc_status = record.grpc_status.map(|status| status.min(17));
+        let statuses = (record.status.unwrap_or(0), grpc_status);
+        let mut usual = times.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counter)) = usual.iter().find(|(known, _)| *known == statuses) {
+            counter.inc();
+            return;
+        }
+        let (status, grpc_status) = statuses;
+        let labels = Request { protocol, route: route.label.clone(), status, grpc_status };
+        let counter = self.requests.get_or_create_owned(&labels);
+        counter.inc();
+        if usual.len() < USUAL {
+            usual.push((statuses, counter));
+        }
     }
 }
 
@@ -198,21 +244,7 @@ impl Recorder for Metrics {
         of.bytes[1].inc_by(record.bytes_out);
         of.messages[0].inc_by(record.messages_in);
         of.messages[1].inc_by(record.messages_out);
-        let route = self.route(&record.route);
-        let protocol = record.protocol.as_str();
-        let request = Request {
-            protocol,
-            route: route.clone(),
-            status: record.status.unwrap_or(0),
-            // A caller's invention of a status must not become a label.
-            grpc_status: record.grpc_status.map(|status| status.min(17)),
-        };
-        self.requests.get_or_create(&request).inc();
-        let route = Route { protocol, route };
-        self.durations.get_or_create(&route).observe(record.duration.as_secs_f64());
-        if let Some(first) = record.first_byte {
-            self.first_bytes.get_or_create(&route).observe(first.as_secs_f64());
-        }
+        self.count(&self.route(&record.route), record);
         if let Some(fault) = &record.fault {
             let labels = [("kind", fault.reason.as_str()), ("side", fault.face().whose.as_str())];
             self.errors.get_or_create(&labels).inc();

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::Scheme;
@@ -168,16 +167,7 @@ impl Requested {
     }
 }
 
-/// Carries `exchange` to its answer; at the latest when its deadline passes.
+/// Carries `exchange` to its answer. Its deadline is kept by whoever carries it.
 pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, Fault> {
-    let deadline: Option<Instant> = exchange.context.deadline;
-    let carried = visit.door.entry.upstream.carry(exchange);
-    let result = match deadline {
-        None => carried.await,
-        Some(deadline) => match tokio::time::timeout_at(deadline.into(), carried).await {
-            Ok(result) => result,
-            Err(_) => return Err(Fault::new(strait_engine::Reason::Deadline)),
-        },
-    };
-    result.map_err(|failure| failure.fault)
+    visit.door.entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)
 }

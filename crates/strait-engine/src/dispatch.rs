@@ -3,6 +3,7 @@
 //! Entries and the accept loops of sessions call the same dispatch; what it calls is a
 //! backend or a tunnel. So both directions of both nodes are this one path.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -256,13 +257,11 @@ struct Recorded {
 
 impl Body for Recorded {
     fn poll_part(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Part, Fault>>> {
-        let part = match self.body.poll_part(cx) {
-            Poll::Ready(part) => part,
-            Poll::Pending => {
-                let Some(timer) = &mut self.timer else { return Poll::Pending };
-                ready!(std::future::Future::poll(timer.as_mut(), cx));
-                Some(Err(Fault::new(Reason::Deadline)))
-            }
+        // First, so that an answer which never pauses does not outlive it either.
+        let over = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+        let part = match over {
+            true => Some(Err(Fault::new(Reason::Deadline))),
+            false => ready!(self.body.poll_part(cx)),
         };
         match &part {
             Some(Ok(Part::Data(data))) => {

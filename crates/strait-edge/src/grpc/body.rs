@@ -1,14 +1,11 @@
 //! Bodies of gRPC messages between the HTTP library and the engine.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Frame;
 use strait_engine::{BoxBody, EmptyBody, Fault, Reason, RequestId};
-use tokio::time::Sleep;
 
 use crate::grpc::message::{Joined, Joiner};
 use crate::grpc::status;
@@ -25,8 +22,8 @@ pub(crate) struct Messages {
 enum End {
     /// Of a request to a backend: a reset.
     Request(Option<Arc<Upload>>),
-    /// Of an answer to a caller: trailers with a status. So is a deadline that passes.
-    Answer { id: RequestId, deadline: Option<Pin<Box<Sleep>>> },
+    /// Of an answer to a caller: trailers with a status.
+    Answer(RequestId),
     /// Trailers were sent.
     Over,
 }
@@ -37,14 +34,9 @@ impl Messages {
         Messages { body, joiner: Joiner::new(), end: End::Request(upload) }
     }
 
-    /// The messages of the answer to request `id`, whose caller gives up at `deadline`.
-    pub(crate) fn answer(
-        body: BoxBody,
-        id: RequestId,
-        deadline: Option<std::time::Instant>,
-    ) -> Messages {
-        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
-        Messages { body, joiner: Joiner::new(), end: End::Answer { id, deadline } }
+    /// The messages of the answer to request `id`.
+    pub(crate) fn answer(body: BoxBody, id: RequestId) -> Messages {
+        Messages { body, joiner: Joiner::new(), end: End::Answer(id) }
     }
 
     /// The body, when nothing of it was sent.
@@ -66,7 +58,7 @@ impl Messages {
                 }
                 Some(Err(fault.into()))
             }
-            End::Answer { id, .. } => Some(Ok(Frame::trailers(status::of_fault(&fault, &id)))),
+            End::Answer(id) => Some(Ok(Frame::trailers(status::of_fault(&fault, &id)))),
             End::Over => None,
         }
     }
@@ -76,18 +68,12 @@ impl Messages {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match &mut self.end {
+        match &self.end {
             End::Over => return Poll::Ready(None),
             End::Request(Some(upload)) if upload.is_aborted(cx) => {
                 return Poll::Ready(self.fail(Fault::new(Reason::None)));
             }
-            End::Answer { deadline, .. } => {
-                let over = deadline.as_mut().map(|sleep| sleep.as_mut().poll(cx));
-                if over.is_some_and(|over| over.is_ready()) {
-                    return Poll::Ready(self.fail(Fault::new(Reason::Deadline)));
-                }
-            }
-            End::Request(_) => {}
+            End::Answer(_) | End::Request(_) => {}
         }
         let joined = ready!(self.joiner.poll(&mut self.body, cx));
         let frame = match joined {

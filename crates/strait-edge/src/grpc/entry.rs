@@ -30,7 +30,6 @@ pub(crate) async fn carry(
         Err(fault) => return refuse(visit, &fault),
     }
     remove(&mut request.head.headers, &CONTENT_LENGTH);
-    let deadline = request.context.deadline;
     let max_message = visit.door.entry.settings.max_message;
     let body: BoxBody = if http_body::Body::is_end_stream(&body) {
         Box::new(EmptyBody)
@@ -39,7 +38,7 @@ pub(crate) async fn carry(
         Box::new(CallerBody { body, cutter, input: Bytes::new() })
     };
     match carry_visit(&visit, request.exchange(body)).await {
-        Ok(answer) => respond(visit, answer, deadline).await,
+        Ok(answer) => respond(visit, answer).await,
         Err(fault) => refuse(visit, &fault),
     }
 }
@@ -53,7 +52,7 @@ pub(crate) fn refuse(visit: Visit, fault: &Fault) -> Response<Outgoing> {
     visit.respond(StatusCode::OK, headers, Outgoing::full(""), false)
 }
 
-async fn respond(visit: Visit, answer: Answer, deadline: Option<Instant>) -> Response<Outgoing> {
+async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> {
     let Answer { head, mut body } = answer;
     let mut headers = head.headers;
     strip(&mut headers);
@@ -75,7 +74,7 @@ async fn respond(visit: Visit, answer: Answer, deadline: Option<Instant>) -> Res
             body = Box::new(EmptyBody);
         }
     }
-    let body = Outgoing::messages(Messages::answer(body, visit.id, deadline));
+    let body = Outgoing::messages(Messages::answer(body, visit.id));
     visit.respond(StatusCode::OK, headers, body, false)
 }
 

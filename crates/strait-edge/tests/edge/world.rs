@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use strait_edge::{Backend, BackendAddress, Entry, Settings, serve, tls::Trust};
-use strait_engine::Upstream;
+use strait_engine::{Directory, Dispatch, Local, Protocol, Record, Recorder, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -164,10 +164,24 @@ pub fn backend(address: &str, settings: Settings) -> Backend {
     Backend::new(address, Arc::new(settings), &Trust::default()).unwrap()
 }
 
-/// An entry to a service by the given scheme.
+/// An entry to a service by the given scheme, by way of a dispatch, as everywhere.
 pub async fn door(scheme: &str, service: &Service, settings: Settings) -> Door {
+    struct NoRecords;
+    impl Recorder for NoRecords {
+        fn started(&self, _: Protocol) {}
+        fn finished(&self, _: &Record) {}
+    }
     let address = format!("{scheme}://{}", service.address);
-    door_to(Arc::new(backend(&address, settings.clone())), settings).await
+    let only = strait_wire::Service {
+        name: "only".into(),
+        protocols: Vec::new(),
+        hosts: Vec::new(),
+        path_prefix: String::new(),
+    };
+    let upstream = Arc::new(backend(&address, settings.clone()));
+    let local = Local { service: only, upstream, at_entries: true };
+    let directory = Arc::new(Directory::new(vec![local], Duration::ZERO));
+    door_to(Arc::new(Dispatch::new(directory, Arc::new(NoRecords), 10_000)), settings).await
 }
 
 /// A visitor by HTTP/1.1 or HTTP/2, and the task of its connection.

@@ -3,11 +3,9 @@
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TE};
 use http::{HeaderValue, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use strait_engine::{
     Answer, Body, BoxBody, EmptyBody, Exchange, Failure, Fault, Part, Reason, RequestHead,
     ResponseHead,
@@ -17,9 +15,10 @@ use crate::backend::Backend;
 use crate::classify::is_grpc;
 use crate::grpc::body::Messages;
 use crate::grpc::message::Cutter;
+use crate::grpc::read::{self, Read};
 use crate::grpc::{status, timeout};
 use crate::http::backend::{Held, send};
-use crate::http::body::{cause, poll_incoming};
+use crate::http::body::cause;
 use crate::http::hop::{remove, strip};
 use crate::http::outgoing::Outgoing;
 
@@ -58,22 +57,15 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     } else {
         let max_message = backend.pool().settings().max_message;
         let cutter = Cutter::new(max_message, Reason::BackendInvalid);
-        Box::new(ServiceBody {
-            body,
-            cutter,
-            input: Bytes::new(),
-            held: Some(sent.held),
-            over: false,
-        })
+        let messages = read::Messages::new(body, cutter);
+        Box::new(ServiceBody { messages, held: Some(sent.held), over: false })
     };
     Ok(Answer { head: ResponseHead { status: parts.status, headers }, body })
 }
 
 /// The messages of a service.
 struct ServiceBody {
-    body: Incoming,
-    cutter: Cutter,
-    input: Bytes,
+    messages: read::Messages,
     held: Option<Held>,
     over: bool,
 }
@@ -97,7 +89,7 @@ impl ServiceBody {
             return Err(fault);
         }
         match reset.and_then(h2::Error::reason) {
-            Some(reason) if self.cutter.at_boundary() => {
+            Some(reason) if self.messages.at_boundary() => {
                 self.over = true;
                 let text = format!("the service reset the stream ({reason:?})");
                 Ok(Part::Trailers(status::trailers(status::of_reset(reason), &text)))
@@ -112,35 +104,18 @@ impl Body for ServiceBody {
         if self.over {
             return Poll::Ready(None);
         }
-        loop {
-            match self.cutter.next(&mut self.input) {
-                Ok(Some(data)) => return Poll::Ready(Some(Ok(Part::Data(data)))),
-                Ok(None) => {}
-                Err(fault) => return Poll::Ready(Some(Err(fault))),
+        Poll::Ready(match ready!(self.messages.poll(cx)) {
+            Read::Data(data) => Some(Ok(Part::Data(data))),
+            Read::End(trailers) => {
+                self.end();
+                trailers.map(|trailers| Ok(Part::Trailers(trailers)))
             }
-            match ready!(poll_incoming(&mut self.body, cx)) {
-                Some(Ok(Part::Data(data))) => self.input = data.bytes,
-                Some(Ok(Part::Trailers(trailers))) => {
-                    if let Some(fault) = self.cutter.end() {
-                        return Poll::Ready(Some(Err(fault)));
-                    }
-                    self.end();
-                    return Poll::Ready(Some(Ok(Part::Trailers(trailers))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(self.broken(&error))),
-                None => {
-                    if let Some(fault) = self.cutter.end() {
-                        return Poll::Ready(Some(Err(fault)));
-                    }
-                    self.end();
-                    return Poll::Ready(None);
-                }
-            }
-        }
+            Read::Broken(error) => Some(self.broken(&error)),
+            Read::Wrong(fault) => Some(Err(fault)),
+        })
     }
 
     fn is_end(&self) -> bool {
-        self.over
-            || (self.input.is_empty() && self.cutter.at_boundary() && self.body.is_end_stream())
+        self.over || self.messages.is_end()
     }
 }

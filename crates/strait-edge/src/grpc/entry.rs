@@ -3,7 +3,6 @@
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
@@ -12,8 +11,8 @@ use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_
 use crate::classify::is_grpc;
 use crate::grpc::body::Messages;
 use crate::grpc::message::Cutter;
+use crate::grpc::read::{self, Read};
 use crate::grpc::{status, timeout};
-use crate::http::body::poll_incoming;
 use crate::http::entry::visitor_fault;
 use crate::http::hop::{remove, strip};
 use crate::http::outgoing::Outgoing;
@@ -35,7 +34,7 @@ pub(crate) async fn carry(
         Box::new(EmptyBody)
     } else {
         let cutter = Cutter::new(max_message, Reason::BadRequest);
-        Box::new(CallerBody { body, cutter, input: Bytes::new() })
+        Box::new(CallerBody(read::Messages::new(body, cutter)))
     };
     match carry_visit(&visit, request.exchange(body)).await {
         Ok(answer) => respond(visit, answer).await,
@@ -79,33 +78,20 @@ async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> {
 }
 
 /// The messages of a caller.
-struct CallerBody {
-    body: Incoming,
-    cutter: Cutter,
-    input: Bytes,
-}
+struct CallerBody(read::Messages);
 
 impl Body for CallerBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
-        loop {
-            match self.cutter.next(&mut self.input) {
-                Ok(Some(data)) => return Poll::Ready(Some(Ok(Part::Data(data)))),
-                Ok(None) => {}
-                Err(fault) => return Poll::Ready(Some(Err(fault))),
-            }
-            match ready!(poll_incoming(&mut self.body, cx)) {
-                Some(Ok(Part::Data(data))) => self.input = data.bytes,
-                // Callers have no trailers in gRPC; the end follows.
-                Some(Ok(Part::Trailers(_))) => {}
-                Some(Err(error)) => return Poll::Ready(Some(Err(visitor_fault(&error)))),
-                None => return Poll::Ready(self.cutter.end().map(Err)),
-            }
-        }
+        Poll::Ready(match ready!(self.0.poll(cx)) {
+            Read::Data(data) => Some(Ok(Part::Data(data))),
+            // Callers have no trailers in gRPC.
+            Read::End(_) => None,
+            Read::Broken(error) => Some(Err(visitor_fault(&error))),
+            Read::Wrong(fault) => Some(Err(fault)),
+        })
     }
 
     fn is_end(&self) -> bool {
-        self.input.is_empty()
-            && self.cutter.at_boundary()
-            && http_body::Body::is_end_stream(&self.body)
+        self.0.is_end()
     }
 }

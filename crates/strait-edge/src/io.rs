@@ -68,7 +68,8 @@ impl Conn {
     }
 
     /// What a write came to. After a failure the reader is the one to end the connection,
-    /// so that no waker is needed.
+    /// so that no waker is needed. Once it has, failures are told again: the HTTP library
+    /// flushes before it lets go of a connection, and would wait for ever.
     fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match result {
             Poll::Ready(Err(_)) if self.reads_on => Poll::Pending,
@@ -143,9 +144,10 @@ impl AsyncRead for Conn {
             }
         } else {
             let before = buf.filled().len();
-            ready!(each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf)))?;
-            if buf.filled().len() == before {
-                return Poll::Ready(Ok(()));
+            let read = ready!(each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf)));
+            if read.is_err() || buf.filled().len() == before {
+                this.reads_on = false;
+                return Poll::Ready(read);
             }
         }
         if let Some(activity) = &this.activity {

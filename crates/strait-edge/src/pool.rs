@@ -13,6 +13,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use strait_engine::{Fault, Reason};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::dial::{BackendAddress, connect};
 use crate::http::outgoing::Outgoing;
@@ -24,6 +25,11 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const MAX_STREAMS: usize = 128;
 /// Enough for every stream's window, so that a stalled answer never stalls another.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
+
+/// How long a connection that is given up may take to close by itself: to send what it still
+/// holds and a TLS goodbye. A backend that has stopped reading never lets it, and until then
+/// the connection would keep the request's body, and with it an entry of a tunnel.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// The connections to one backend.
 pub(crate) struct Pool {
@@ -45,8 +51,15 @@ pub(crate) struct Tls {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Outgoing>,
+    one: One,
     since: Instant,
+}
+
+/// An HTTP/1 connection. Dropped, it closes: politely, within [`GOODBYE`].
+struct One {
+    sender: http1::SendRequest<Outgoing>,
+    #[allow(dead_code, reason = "held for its drop, which ends the connection's task")]
+    end: DropGuard,
 }
 
 struct Shared {
@@ -96,11 +109,12 @@ impl Pool {
     /// A connection for one HTTP/1 request; a new one when `fresh`.
     pub(crate) async fn http1(self: &Arc<Self>, fresh: bool) -> Result<Lease, Fault> {
         if !fresh {
-            while let Some(mut sender) = self.unused() {
+            while let Some(mut one) = self.unused() {
                 // The connection's task may need a turn to be ready again.
-                let ready = tokio::time::timeout(Duration::from_millis(100), sender.ready()).await;
+                let ready = one.sender.ready();
+                let ready = tokio::time::timeout(Duration::from_millis(100), ready).await;
                 if matches!(ready, Ok(Ok(()))) {
-                    return Ok(self.lease(Sender::Http1(sender), true, None));
+                    return Ok(self.lease(Sender::Http1(one), true, None));
                 }
             }
         }
@@ -111,21 +125,19 @@ impl Pool {
             .handshake(TokioIo::new(conn.reading_on()))
             .await
             .map_err(|error| self.refused(&error))?;
-        tokio::spawn(async move {
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a connection to a backend ended");
-            }
-        });
-        Ok(self.lease(Sender::Http1(sender), false, None))
+        let end = CancellationToken::new();
+        tokio::spawn(until_given_up(served, end.clone()));
+        let one = One { sender, end: end.drop_guard() };
+        Ok(self.lease(Sender::Http1(one), false, None))
     }
 
     /// The HTTP/1 connection that was used last, unless it waits for too long.
-    fn unused(&self) -> Option<http1::SendRequest<Outgoing>> {
+    fn unused(&self) -> Option<One> {
         let mut idle = lock(&self.http1);
         let limit = or_never(self.settings.backend_idle);
-        while let Some(Idle { sender, since }) = idle.pop() {
-            if since.elapsed() <= limit && !sender.is_closed() {
-                return Some(sender);
+        while let Some(Idle { one, since }) = idle.pop() {
+            if since.elapsed() <= limit && !one.sender.is_closed() {
+                return Some(one);
             }
         }
         None
@@ -202,13 +214,13 @@ impl Pool {
         Fault::because(Reason::BackendRefused, format!("{}: {error}", self.address)).retry_safe()
     }
 
-    fn put(self: &Arc<Self>, sender: http1::SendRequest<Outgoing>) {
-        if sender.is_closed() {
+    fn put(self: &Arc<Self>, one: One) {
+        if one.sender.is_closed() {
             return;
         }
         let mut idle = lock(&self.http1);
         if idle.len() < self.settings.max_idle_connections {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { one, since: Instant::now() });
             drop(idle);
             self.reap();
         }
@@ -236,7 +248,7 @@ impl Pool {
     fn drop_unused(&self, limit: Duration) -> bool {
         let mut idle = lock(&self.http1);
         let mut shared = lock(&self.http2);
-        idle.retain(|one| one.since.elapsed() < limit && !one.sender.is_closed());
+        idle.retain(|idle| idle.since.elapsed() < limit && !idle.one.sender.is_closed());
         shared.retain(|one| {
             let unused =
                 one.load.active.load(Relaxed) == 0 && lock(&one.load.idle_since).elapsed() >= limit;
@@ -261,8 +273,26 @@ impl Drop for Share {
     }
 }
 
+/// Serves an HTTP/1 connection until it ends, or shortly after it was given up.
+async fn until_given_up<E: std::fmt::Display>(
+    served: impl Future<Output = Result<(), E>>,
+    end: CancellationToken,
+) {
+    let mut served = std::pin::pin!(served);
+    let served = tokio::select! {
+        served = &mut served => served,
+        () = end.cancelled() => match tokio::time::timeout(GOODBYE, served).await {
+            Ok(served) => served,
+            Err(_) => return,
+        },
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to a backend ended");
+    }
+}
+
 enum Sender {
-    Http1(http1::SendRequest<Outgoing>),
+    Http1(One),
     Http2(http2::SendRequest<Outgoing>),
 }
 
@@ -293,15 +323,15 @@ impl Lease {
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http1(one) => one.sender.try_send_request(request).await,
             Sender::Http2(sender) => sender.try_send_request(request).await,
         }
     }
 
     /// The request and its answer have ended properly: the connection may serve another.
     pub(crate) fn done(self) {
-        if let (Sender::Http1(sender), Some(pool)) = (self.sender, self.pool.upgrade()) {
-            pool.put(sender);
+        if let (Sender::Http1(one), Some(pool)) = (self.sender, self.pool.upgrade()) {
+            pool.put(one);
         }
     }
 }

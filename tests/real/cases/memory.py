@@ -12,8 +12,8 @@ from strait import LOAD, Service
 
 MIB = 1 << 20
 STALLED = 100
-# What may stay resident. The aim is 20 MiB; the allocator keeps up to 56 MiB of what was
-# given back to it, so for now this only notices that it becomes more.
+# What may stay resident. The aim is 20 MiB; of what was given back to it the allocator keeps
+# up to 62 MiB with the threads that used it, so for now this only notices that it becomes more.
 LEFT = 64 * MIB
 SOCKETS, MESSAGES = 10_000, 5
 

@@ -1,7 +1,8 @@
 //! Whatever breaks off is seen as broken off, on both legs.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http::StatusCode;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use strait_edge::Settings;
-use strait_engine::{Carried, Exchange, Upstream};
+use strait_engine::{Body, Carried, Data, Exchange, Fault, Part, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -224,4 +225,68 @@ async fn a_visitor_who_stops_sending_is_not_waited_for() {
             .await;
     assert!(answer.starts_with("HTTP/1.1 499"), "{answer}");
     until("the backend is let go", || service.open.load(SeqCst) == 0).await;
+}
+
+/// An upload without an end, counted for as long as somebody keeps it.
+struct Endless(Arc<AtomicUsize>);
+
+impl Body for Endless {
+    fn poll_part(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        let piece = Bytes::from_static(&[b'x'; 16 << 10]);
+        Poll::Ready(Some(Ok(Part::Data(Data::plain(piece)))))
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_dies_or_stops_reading_keeps_no_upload() {
+    struct Uploads(strait_edge::Backend, Arc<AtomicUsize>);
+    impl Upstream for Uploads {
+        fn carry(&self, mut exchange: Exchange) -> Carried<'_> {
+            self.1.fetch_add(1, SeqCst);
+            exchange.body = Box::new(Endless(self.1.clone()));
+            self.0.carry(exchange)
+        }
+    }
+    for (dies, answers) in [(true, false), (false, false), (false, true)] {
+        let service = raw_service(move |mut tcp, _| async move {
+            read_until(&mut tcp, "\r\n\r\n").await;
+            if answers {
+                let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12").await;
+            }
+            // Long enough for all buffers on the way to be full.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if !dies {
+                std::future::pending::<()>().await;
+            }
+        })
+        .await;
+        let held = Arc::new(AtomicUsize::new(0));
+        let backend = backend(&format!("http://{}", service.address), Settings::default());
+        let door = door_to(Arc::new(Uploads(backend, held.clone())), Settings::default()).await;
+        let mut visitor = Visitor::new(door.address, false).await;
+        // Without a body of its own, so that the entry sees the visitor leave.
+        let request = visitor.request("DELETE", "/", full(""));
+        let mut sending = Box::pin(visitor.try_send(request));
+        let answer = match dies || answers {
+            true => Some(soon(&mut sending).await.unwrap()),
+            false => tokio::time::timeout(Duration::from_millis(400), &mut sending)
+                .await
+                .ok()
+                .map(Result::unwrap),
+        };
+        let status = answer.as_ref().map(|answer| answer.status().as_u16());
+        assert_eq!(status, if dies { Some(502) } else { answers.then_some(200) });
+        if !dies {
+            assert_eq!(held.load(SeqCst), 1, "the upload is under way");
+        }
+        drop((sending, answer));
+        drop(visitor);
+        until("the upload is let go", || held.load(SeqCst) == 0).await;
+    }
 }

@@ -106,7 +106,7 @@ fn peers_are_measured_in_turn_over_tls_and_a_picture_is_written() {
     let svg = std::env::temp_dir().join(format!("strait-bench-test-{own}.svg"));
     // The backend itself is a peer whose address is known.
     let (status, printed, told) = run(&format!(
-        "isolation --seconds 1 --rate 50 --bulk 1 --bulk-rate 1MB/s --runs 2 --tls --direct \
+        "isolation --seconds 0.15 --rate 100 --bulk 1 --bulk-rate 4MB/s --runs 2 --tls --direct \
          --backend 127.0.0.1:{port} --beside known=127.0.0.1:{port},{own} \
          --beside unknown=localhost:{port} --svg {} --json",
         svg.display()
@@ -126,11 +126,12 @@ fn peers_are_measured_in_turn_over_tls_and_a_picture_is_written() {
             let known = cfg!(target_os = "linux") && ["strait", "known"].contains(name);
             assert_eq!(cost.is_object(), known, "{name}: {printed}");
         }
-        // One reader of 1 MB/s through this one, and no other load that would be counted.
+        // One reader of 4 MB/s through this one, and no other load that would be counted. So
+        // short a phase may count 80 KB too many that were due before it, and a read at its end.
         let bulk = one["bulk_bytes_per_second"]["median"].as_f64().unwrap();
-        assert!((1.0..1.2e6).contains(&bulk), "{name}: {printed}");
+        assert!((1.0..6e6).contains(&bulk), "{name}: {printed}");
     }
-    assert_eq!(report["under_load"]["direct"]["requests"], 100, "{printed}");
+    assert_eq!(report["under_load"]["direct"]["requests"], 30, "{printed}");
     // Another one begins the second run.
     let turns = told.lines().filter(|line| line.contains("phase 1"));
     let turns: Vec<_> = turns.filter_map(|line| line.split(", ").nth(1)).collect();
@@ -170,7 +171,7 @@ fn what_cannot_be_measured_is_refused_with_what_can() {
         ("isolation --link 100", "100mbit"),
         ("isolation --bulk-rate fast", "15MB/s"),
         ("isolation --delay 10", "10ms"),
-        ("isolation --seconds 0", "1..=600"),
+        ("isolation --seconds 0", "0.1 to 600"),
         ("isolation --runs 0", "1..=100"),
         ("isolation --beside a=127.0.0.1:1", "--backend"),
         ("isolation --backend 127.0.0.1:1 --beside nowhere", "rathole=127.0.0.1:9001"),

@@ -5,6 +5,8 @@
 //! cannot reorder is delay for everybody.
 
 pub(crate) mod accept;
+#[cfg(test)]
+mod delay;
 pub(crate) mod dial;
 #[cfg(test)]
 mod tests;

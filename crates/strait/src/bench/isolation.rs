@@ -18,7 +18,7 @@ use super::units::{self, Rate};
 use super::world::{Plan, World};
 use crate::demo::samples::aside;
 
-/// How long each phase runs before it counts.
+/// How long each phase runs before it counts, or as long as what counts if that is shorter.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// How long a contestant may take to forget the load before the next one is measured.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -29,9 +29,9 @@ pub(crate) struct Arguments {
     /// Small requests per second
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
     pub(crate) rate: u32,
-    /// Seconds of each of the two phases
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub(crate) seconds: u32,
+    /// Seconds of each of the two phases, 0.1 to 600
+    #[arg(long, value_name = "N", default_value = "10", value_parser = units::seconds)]
+    pub(crate) seconds: Duration,
     /// How often all of it is measured; medians are shown
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) runs: u32,
@@ -158,14 +158,15 @@ async fn once(
     bulk: &Handle,
     progress: &Progress,
 ) -> io::Result<Run> {
-    let (rate, time) = (arguments.rate, Duration::from_secs(arguments.seconds.into()));
+    let (rate, time) = (arguments.rate, arguments.seconds);
+    let warm_up = WARM_UP.min(time);
     let contestant = &stage.contestants[who];
     let title = match (arguments.runs, stage.contestants.len()) {
         (1, 1) => String::new(),
         (runs, _) => format!("run {} of {runs}, {}, ", run + 1, contestant.name),
     };
     let quiet = Progress::silent();
-    stage.phase(who, None, WARM_UP, &quiet).await?;
+    stage.phase(who, None, warm_up, &quiet).await?;
     progress.begin(&format!("{title}phase 1: {rate} small requests per second, alone, {time:?}"));
     let alone = stage.phase(who, None, time, progress).await?;
     let Arguments { bulk: downloads, stalled, idle_websockets: idle, .. } = arguments;
@@ -174,7 +175,7 @@ async fn once(
          idle WebSockets, {time:?}"
     ));
     let load = Bulk::start(contestant.entry, bulk, arguments.sizes()).await?;
-    stage.phase(who, Some(&load), WARM_UP, &quiet).await?;
+    stage.phase(who, Some(&load), warm_up, &quiet).await?;
     let loaded = stage.phase(who, Some(&load), time, progress).await?;
     drop(load);
     tokio::time::sleep(SETTLE).await;
@@ -203,7 +204,7 @@ impl Report {
             "version": env!("CARGO_PKG_VERSION"),
             "runs": arguments.runs,
             "rate_per_second": arguments.rate,
-            "seconds": arguments.seconds,
+            "seconds": arguments.seconds.as_secs_f64(),
             "downloads": arguments.bulk,
             "download_bytes_per_second": arguments.bulk_rate.map(|Rate(rate)| rate),
             "stalled": arguments.stalled,

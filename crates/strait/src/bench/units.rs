@@ -56,6 +56,17 @@ pub(crate) fn delay(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Reads seconds, like `10` or `0.5`.
+///
+/// # Errors
+/// What is possible, in words.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("allowed: 0.1 to 600 seconds".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +89,15 @@ mod tests {
         assert_eq!(delay("0ms"), Ok(Duration::ZERO));
         for wrong in ["", "10", "ms", "-1ms", "11s", "NaNs", "infms"] {
             assert!(delay(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_be_parts_of_one() {
+        assert_eq!(seconds("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "0", "0.05", "601", "-1", "NaN", "inf", "1s"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -18,7 +18,7 @@ use http::{Request, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::handshake;
+use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -133,8 +133,11 @@ async fn never_read(entry: SocketAddr) {
 /// When it cannot be had, or is answered with anything but success.
 pub(crate) async fn open(entry: SocketAddr, path: &str) -> io::Result<Incoming> {
     let socket = TcpStream::connect(entry).await?;
+    // What one read may bring: a reader that keeps to a rate shall not get it in bursts.
+    let mut client = Builder::new();
+    client.max_buf_size(PIECE.len());
     let (mut sender, connection) =
-        handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
+        client.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
     // Ends by itself when the body is dropped.
     tokio::spawn(connection);
     let request = Request::get(path).header(header::HOST, entry.to_string());

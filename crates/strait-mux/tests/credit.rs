@@ -359,3 +359,18 @@ fn credit_of_a_request_that_ended_is_not_told() {
     node.drop_handles(no);
     node.is_empty();
 }
+
+#[test]
+fn credit_is_told_before_the_pieces_of_others() {
+    let mut node = Node::new();
+    let (reading, writing) = (node.opened(true), node.opened(false));
+    node.give(Frame::Stream(answer(reading.0, false)));
+    node.take(reading);
+    let mut sequence = 0;
+    feed(&mut node, reading, &mut sequence, 64 * KIB);
+    node.mux.push(writing, plain(40_000)).expect("open");
+    consume(&mut node, reading, 64);
+    // Whoever waits for credit would otherwise wait for all that this side has to send.
+    assert!(matches!(node.pull(), Some(Frame::Credit(no, _)) if no == reading));
+    assert!(matches!(node.pull(), Some(Frame::Stream(_))));
+}

@@ -143,7 +143,7 @@ def wait_for(address: str, ask: bytes, processes: list[Process], patience: float
 
 # What each package of Debian brings: the command that proves it is there.
 DEBIAN = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}
-# Programs from crates.io, with the version that is measured.
+# Programs built by cargo, with the version that is measured.
 CRATES = {"rathole": ("rathole", "0.5.0"), "bore": ("bore-cli", "0.6.0")}
 
 

@@ -96,6 +96,7 @@ fn a_goaway_ends_what_is_above_its_number_retry_safe_and_once() {
     node.events();
     let goaway = |last| GoAway { last, reason: Reason::Draining, message: String::new() };
     node.give(Frame::GoAway(goaway(None)));
+    assert_eq!(node.mux.open(opening(), Protocol::Http, true), Err(Refused::Leaving));
     assert_eq!(node.mux.gone(queued), None, "asked to open no more, not told to stop");
     node.give(Frame::GoAway(goaway(Some(kept))));
     node.give(reset(cut, Reason::Internal));

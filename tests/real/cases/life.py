@@ -86,7 +86,12 @@ async def once_only(t):
         for method in ("POST", "GET"):
             target = f"/count?note={note}&key={method}{number}&ms=1500"
             visitors.append(asyncio.ensure_future(visit(port, target, method, body)))
-    await in_flight(pair, far, 2 * count)
+    # Held by the far side is not enough: each must have reached the backend, or there is
+    # nothing that could be executed twice.
+    async def all_executed():
+        return len((await t.backends.seen()).get(note, {})) == 2 * count
+
+    await until("all of them are executed", all_executed, 15, 0.05)
     pair.kill(far)
     await pair.node[far].ended(5)
     # Back before those that may be sent again have given up.

@@ -93,6 +93,66 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// What a field says, whatever payload it stands in.
+#[derive(Clone, Copy)]
+enum Meaning {
+    First,
+    Last,
+    Method,
+    Scheme,
+    Authority,
+    Path,
+    Status,
+    Headers,
+    Body,
+    Piece,
+    Trailers,
+}
+
+/// The meaning of field `number` in a payload of `kind`, `None` for one of a newer peer. Frames of
+/// WebSockets are read apart.
+fn meaning(kind: u32, number: u32) -> Option<Meaning> {
+    use Meaning::*;
+    use field::*;
+    Some(match (kind, number) {
+        (envelope::HTTP_REQUEST, http_request::IS_FIRST) => First,
+        (envelope::HTTP_REQUEST, http_request::IS_LAST) => Last,
+        (envelope::HTTP_REQUEST, http_request::METHOD) => Method,
+        (envelope::HTTP_REQUEST, http_request::SCHEME) => Scheme,
+        (envelope::HTTP_REQUEST, http_request::AUTHORITY) => Authority,
+        (envelope::HTTP_REQUEST, http_request::PATH) => Path,
+        (envelope::HTTP_REQUEST, http_request::HEADERS) => Headers,
+        (envelope::HTTP_REQUEST, http_request::BODY) => Body,
+        (envelope::HTTP_REQUEST, http_request::TRAILERS) => Trailers,
+        (envelope::HTTP_RESPONSE, http_response::IS_FIRST) => First,
+        (envelope::HTTP_RESPONSE, http_response::IS_LAST) => Last,
+        (envelope::HTTP_RESPONSE, http_response::STATUS) => Status,
+        (envelope::HTTP_RESPONSE, http_response::HEADERS) => Headers,
+        (envelope::HTTP_RESPONSE, http_response::BODY) => Body,
+        (envelope::HTTP_RESPONSE, http_response::TRAILERS) => Trailers,
+        (envelope::GRPC_REQUEST, grpc_request::IS_FIRST) => First,
+        (envelope::GRPC_REQUEST, grpc_request::IS_LAST) => Last,
+        (envelope::GRPC_REQUEST, grpc_request::SCHEME) => Scheme,
+        (envelope::GRPC_REQUEST, grpc_request::AUTHORITY) => Authority,
+        (envelope::GRPC_REQUEST, grpc_request::PATH) => Path,
+        (envelope::GRPC_REQUEST, grpc_request::HEADERS) => Headers,
+        (envelope::GRPC_REQUEST, grpc_request::PIECES) => Piece,
+        (envelope::GRPC_RESPONSE, grpc_response::IS_FIRST) => First,
+        (envelope::GRPC_RESPONSE, grpc_response::IS_LAST) => Last,
+        (envelope::GRPC_RESPONSE, grpc_response::STATUS) => Status,
+        (envelope::GRPC_RESPONSE, grpc_response::HEADERS) => Headers,
+        (envelope::GRPC_RESPONSE, grpc_response::PIECES) => Piece,
+        (envelope::GRPC_RESPONSE, grpc_response::TRAILERS) => Trailers,
+        (envelope::WS_REQUEST, ws_request::SCHEME) => Scheme,
+        (envelope::WS_REQUEST, ws_request::AUTHORITY) => Authority,
+        (envelope::WS_REQUEST, ws_request::PATH) => Path,
+        (envelope::WS_REQUEST, ws_request::HEADERS) => Headers,
+        (envelope::WS_RESPONSE, ws_response::STATUS) => Status,
+        (envelope::WS_RESPONSE, ws_response::HEADERS) => Headers,
+        _ => return None,
+    })
+}
+
 /// What a payload of a request says.
 struct Content<'a> {
     block: &'a Bytes,
@@ -135,96 +195,25 @@ impl<'a> Content<'a> {
         }
         let mut fields = Fields(payload);
         while let Some((number, value)) = fields.next()? {
-            match kind {
-                envelope::HTTP_REQUEST => content.http_request(number, value)?,
-                envelope::HTTP_RESPONSE => content.http_response(number, value)?,
-                envelope::GRPC_REQUEST => content.grpc_request(number, value)?,
-                envelope::GRPC_RESPONSE => content.grpc_response(number, value)?,
-                envelope::WS_REQUEST => content.ws_request(number, value)?,
-                _ => content.ws_response(number, value)?,
-            }
+            content.field(number, value)?;
         }
         Ok(content)
     }
 
-    fn http_request(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
-        use field::http_request as f;
-        match number {
-            f::IS_FIRST => self.is_first = value.flag()?,
-            f::IS_LAST => self.end = value.flag()?,
-            f::METHOD => self.method = value.bytes()?,
-            f::SCHEME => self.scheme = value.bytes()?,
-            f::AUTHORITY => self.authority = value.bytes()?,
-            f::PATH => self.path = value.bytes()?,
-            f::HEADERS => self.headers.read(self.block, value)?,
-            f::BODY => self.body(value)?,
-            f::TRAILERS => self.trailers.read(self.block, value)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn http_response(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
-        use field::http_response as f;
-        match number {
-            f::IS_FIRST => self.is_first = value.flag()?,
-            f::IS_LAST => self.end = value.flag()?,
-            f::STATUS => self.status = value.number()? as u32,
-            f::HEADERS => self.headers.read(self.block, value)?,
-            f::BODY => self.body(value)?,
-            f::TRAILERS => self.trailers.read(self.block, value)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn grpc_request(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
-        use field::grpc_request as f;
-        match number {
-            f::IS_FIRST => self.is_first = value.flag()?,
-            f::IS_LAST => self.end = value.flag()?,
-            f::SCHEME => self.scheme = value.bytes()?,
-            f::AUTHORITY => self.authority = value.bytes()?,
-            f::PATH => self.path = value.bytes()?,
-            f::HEADERS => self.headers.read(self.block, value)?,
-            f::PIECES => self.piece(value)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn grpc_response(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
-        use field::grpc_response as f;
-        match number {
-            f::IS_FIRST => self.is_first = value.flag()?,
-            f::IS_LAST => self.end = value.flag()?,
-            f::STATUS => self.status = value.number()? as u32,
-            f::HEADERS => self.headers.read(self.block, value)?,
-            f::PIECES => self.piece(value)?,
-            f::TRAILERS => self.trailers.read(self.block, value)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn ws_request(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
-        use field::ws_request as f;
-        match number {
-            f::SCHEME => self.scheme = value.bytes()?,
-            f::AUTHORITY => self.authority = value.bytes()?,
-            f::PATH => self.path = value.bytes()?,
-            f::HEADERS => self.headers.read(self.block, value)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn ws_response(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
-        use field::ws_response as f;
-        match number {
-            f::STATUS => self.status = value.number()? as u32,
-            f::HEADERS => self.headers.read(self.block, value)?,
-            _ => {}
+    fn field(&mut self, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
+        match meaning(self.kind, number) {
+            None => {}
+            Some(Meaning::First) => self.is_first = value.flag()?,
+            Some(Meaning::Last) => self.end = value.flag()?,
+            Some(Meaning::Method) => self.method = value.bytes()?,
+            Some(Meaning::Scheme) => self.scheme = value.bytes()?,
+            Some(Meaning::Authority) => self.authority = value.bytes()?,
+            Some(Meaning::Path) => self.path = value.bytes()?,
+            Some(Meaning::Status) => self.status = value.number()? as u32,
+            Some(Meaning::Headers) => self.headers.read(self.block, value)?,
+            Some(Meaning::Body) => self.body(value)?,
+            Some(Meaning::Piece) => self.piece(value)?,
+            Some(Meaning::Trailers) => self.trailers.read(self.block, value)?,
         }
         Ok(())
     }

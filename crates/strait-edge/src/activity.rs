@@ -19,6 +19,10 @@ pub(crate) struct Activity {
     /// Milliseconds from `start`, plus one, to the first byte of a head that is still
     /// incomplete; 0 when there is none.
     head_since: AtomicU64,
+    /// Answers that wait for the visitor to take them.
+    held: AtomicUsize,
+    /// Milliseconds from `start` to when an answer last moved.
+    moved: AtomicU64,
     linger: AtomicBool,
     reset: AtomicBool,
 }
@@ -32,6 +36,8 @@ pub(crate) enum Verdict {
     Idle,
     /// A head has begun and does not end.
     SlowHead,
+    /// The visitor does not take its answer.
+    Stalled,
 }
 
 impl Activity {
@@ -41,6 +47,8 @@ impl Activity {
             active: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
+            moved: AtomicU64::new(0),
             linger: AtomicBool::new(false),
             reset: AtomicBool::new(false),
         })
@@ -73,7 +81,8 @@ impl Activity {
         self.linger.load(Relaxed)
     }
 
-    /// An answer was cut that only a reset can show as cut.
+    /// The connection must end by a reset: an answer was cut that nothing else shows as cut, or
+    /// the visitor does not read.
     pub(crate) fn reset_on_close(&self) {
         self.reset.store(true, Relaxed);
     }
@@ -87,11 +96,16 @@ impl Activity {
     pub(crate) fn verdict(&self, settings: &Settings, heads: bool) -> Verdict {
         let idle = or_never(settings.keep_alive_idle);
         let headers = or_never(settings.headers);
+        let now = self.now();
         // Whoever sees the last request gone also sees when it went.
         if self.active.load(Acquire) > 0 {
-            return Verdict::Fine(idle.min(headers));
+            let answer = or_never(settings.answer_idle);
+            let since = Duration::from_millis(now.saturating_sub(self.moved.load(Relaxed)));
+            if self.held.load(Relaxed) > 0 && since >= answer {
+                return Verdict::Stalled;
+            }
+            return Verdict::Fine(idle.min(headers).min(answer));
         }
-        let now = self.now();
         let head = self.head_since.load(Relaxed);
         if heads && head > 0 {
             let since = Duration::from_millis((now + 1).saturating_sub(head));
@@ -118,6 +132,27 @@ impl Active {
     }
 }
 
+/// Whether an answer is held up by its visitor: there is some of it, and the HTTP library, which
+/// sends it, asks for no more.
+#[derive(Default)]
+pub(crate) struct Held(bool);
+
+impl Held {
+    /// A piece of the answer was handed over (`held`), or more is asked for.
+    pub(crate) fn set(&mut self, held: bool, active: &Active) {
+        if self.0 == held {
+            return;
+        }
+        self.0 = held;
+        let activity = &active.0;
+        activity.moved.store(activity.now(), Relaxed);
+        match held {
+            true => activity.held.fetch_add(1, Relaxed),
+            false => activity.held.fetch_sub(1, Relaxed),
+        };
+    }
+}
+
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Relaxed);
@@ -140,6 +175,21 @@ mod tests {
         drop(request);
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(activity.verdict(&settings, true), Verdict::Idle);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_takes_is_stalled() {
+        let settings = Settings { answer_idle: Duration::from_millis(1), ..Settings::default() };
+        let activity = Activity::new();
+        let request = activity.request();
+        let mut held = Held::default();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
+        held.set(true, &request);
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(activity.verdict(&settings, true), Verdict::Stalled);
+        held.set(false, &request);
+        assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
     }
 
     #[test]

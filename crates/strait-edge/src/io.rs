@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 
 use crate::activity::Activity;
+use crate::allowance::Allowance;
 
 /// How long a connection that is closed before its request was read whole is kept
 /// reading. Closing at once would make the kernel send a reset, which can destroy the
@@ -43,6 +44,7 @@ pub(crate) struct Conn {
     stream: Stream,
     replay: Bytes,
     activity: Option<Arc<Activity>>,
+    allowance: Option<Box<Allowance>>,
     linger: Option<Pin<Box<Sleep>>>,
     /// A failed write does not end the connection, see [`Conn::reading_on`].
     reads_on: bool,
@@ -51,12 +53,18 @@ pub(crate) struct Conn {
 impl Conn {
     /// A connection whose next bytes are `replay`.
     pub(crate) fn new(stream: Stream, replay: Bytes) -> Conn {
-        Conn { stream, replay, activity: None, linger: None, reads_on: false }
+        Conn { stream, replay, activity: None, allowance: None, linger: None, reads_on: false }
     }
 
     /// The same connection, which reports to `activity`.
     pub(crate) fn watched(mut self, activity: Arc<Activity>) -> Conn {
         self.activity = Some(activity);
+        self
+    }
+
+    /// The same connection, whose frames of HTTP/2 are counted.
+    pub(crate) fn counted(mut self, allowance: Allowance) -> Conn {
+        self.allowance = Some(Box::new(allowance));
         self
     }
 
@@ -135,6 +143,7 @@ impl AsyncRead for Conn {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let before = buf.filled().len();
         if !this.replay.is_empty() {
             let n = this.replay.len().min(buf.remaining());
             buf.put_slice(&this.replay[..n]);
@@ -143,7 +152,6 @@ impl AsyncRead for Conn {
                 this.replay = Bytes::new();
             }
         } else {
-            let before = buf.filled().len();
             let read = ready!(each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf)));
             if read.is_err() || buf.filled().len() == before {
                 this.reads_on = false;
@@ -153,7 +161,10 @@ impl AsyncRead for Conn {
         if let Some(activity) = &this.activity {
             activity.bytes_came();
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(match &mut this.allowance {
+            Some(allowance) => allowance.read(&buf.filled()[before..], Instant::now()),
+            None => Ok(()),
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod activity;
+mod allowance;
 mod backend;
 #[doc(hidden)]
 pub mod check;

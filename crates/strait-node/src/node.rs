@@ -285,12 +285,14 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         first_byte: times.first_byte,
         headers: times.headers,
         body_idle: times.body_idle,
+        answer_idle: times.answer_idle,
         keep_alive_idle: times.keep_alive_idle,
         backend_connect: times.backend_connect,
         answer_head: times.answer_head,
         max_header_bytes: limits.max_header_bytes as usize,
         max_header_fields: limits.max_header_fields as usize,
         max_uri: limits.max_uri as usize,
+        max_control_frames: limits.max_control_frames,
         max_message: limits.max_message,
         ..strait_edge::Settings::default()
     }

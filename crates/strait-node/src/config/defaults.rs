@@ -61,6 +61,7 @@ impl Default for Limits {
             max_header_bytes: 64 << 10,
             max_header_fields: 100,
             max_uri: 16 << 10,
+            max_control_frames: 20_000,
             max_message: 16 << 20,
         }
     }
@@ -73,6 +74,7 @@ impl Default for Timeouts {
             first_byte: seconds(10),
             headers: seconds(10),
             body_idle: seconds(30),
+            answer_idle: seconds(300),
             keep_alive_idle: seconds(75),
             backend_connect: seconds(5),
             answer_head: seconds(60),

@@ -289,6 +289,8 @@ fn limits(root: &Table<'_, '_>) -> Limits {
     l.max_header_bytes = small(table.size("max_header_bytes", KIB..=MIB / 2), l.max_header_bytes);
     l.max_header_fields = small(table.count("max_header_fields", 10..=10_000), l.max_header_fields);
     l.max_uri = small(table.size("max_uri", 256..=256 * KIB), l.max_uri);
+    l.max_control_frames =
+        small(table.count("max_control_frames", 100..=10_000_000), l.max_control_frames);
     l.max_message = table.size("max_message", KIB..=4 * GIB).unwrap_or(l.max_message);
     if l.process_budget < l.session_budget {
         table.doc.problem(table.at, "`process_budget` is smaller than `session_budget`");
@@ -312,6 +314,7 @@ fn timeouts(root: &Table<'_, '_>) -> Timeouts {
     read("first_byte", &mut t.first_byte, tick, hour);
     read("headers", &mut t.headers, tick, hour);
     read("body_idle", &mut t.body_idle, tick, hour);
+    read("answer_idle", &mut t.answer_idle, tick, hour * 24);
     read("keep_alive_idle", &mut t.keep_alive_idle, tick, hour * 24);
     read("backend_connect", &mut t.backend_connect, tick, hour);
     read("answer_head", &mut t.answer_head, tick, hour * 24);

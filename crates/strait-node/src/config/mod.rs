@@ -236,6 +236,8 @@ pub struct Limits {
     pub max_header_fields: u32,
     /// The request target.
     pub max_uri: u32,
+    /// Frames of HTTP/2 that serve no request, from one visitor at once.
+    pub max_control_frames: u32,
     /// One gRPC message or WebSocket frame.
     pub max_message: u64,
 }
@@ -249,6 +251,8 @@ pub struct Timeouts {
     pub headers: Duration,
     /// A visitor's upload that does not move.
     pub body_idle: Duration,
+    /// An answer that the visitor does not take.
+    pub answer_idle: Duration,
     /// A connection without a request.
     pub keep_alive_idle: Duration,
     /// Connecting to a backend.

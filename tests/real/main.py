@@ -24,7 +24,7 @@ from world import Backends, World  # noqa: E402
 
 # In this order: what everything else rests on first.
 MODULES = (
-    "http_basics", "http_edges", "smuggling", "websocket", "grpc_calls", "browser", "etcd",
+    "http_basics", "http_edges", "http_rules", "smuggling", "websocket", "grpc_calls", "browser", "etcd",
     "scenario", "load", "memory", "budget", "isolation", "cancel", "floods", "observe", "security", "life", "demo",
 )
 MODES = ("direct", "server-entry", "client-entry", "once")

@@ -7,6 +7,8 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant};
 
+use http::Version;
+
 use crate::settings::{Settings, or_never};
 
 /// The clock and the flags of one connection.
@@ -19,6 +21,11 @@ pub(crate) struct Activity {
     /// Milliseconds from `start`, plus one, to the first byte of a head that is still
     /// incomplete; 0 when there is none.
     head_since: AtomicU64,
+    /// A request by HTTP/1.1 is active and nothing of its answer is written: another answer may
+    /// go before it.
+    awaits_answer: AtomicBool,
+    /// A request's body is wanted and nothing of it is there.
+    body_wanted: AtomicBool,
     /// Answers that wait for the visitor to take them.
     held: AtomicUsize,
     /// Milliseconds from `start` to when an answer last moved.
@@ -47,6 +54,8 @@ impl Activity {
             active: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
+            awaits_answer: AtomicBool::new(false),
+            body_wanted: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
             linger: AtomicBool::new(false),
@@ -66,10 +75,36 @@ impl Activity {
     }
 
     /// A request head is complete; it is active until the guard is dropped.
-    pub(crate) fn request(self: &Arc<Self>) -> Active {
+    pub(crate) fn request(self: &Arc<Self>, version: Version) -> Active {
         self.active.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
+        self.awaits_answer.store(version == Version::HTTP_11, Relaxed);
         Active(self.clone())
+    }
+
+    /// Whether there is a request.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.active.load(Relaxed) > 0
+    }
+
+    /// Bytes are written to the visitor, or would be if there was room.
+    pub(crate) fn writes(&self) {
+        self.awaits_answer.store(false, Relaxed);
+    }
+
+    /// Whether an interim answer may be written: there is a request by HTTP/1.1, and nothing was
+    /// written since it came, so that nothing is left of the answer before it either.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.is_busy() && self.awaits_answer.load(Relaxed)
+    }
+
+    /// A request's body is wanted and nothing of it is there, or something came.
+    pub(crate) fn want_body(&self, wanted: bool) {
+        self.body_wanted.store(wanted, Relaxed);
+    }
+
+    pub(crate) fn is_body_wanted(&self) -> bool {
+        self.body_wanted.load(Relaxed)
     }
 
     /// A request's body was given up before its end: the close must linger.
@@ -169,7 +204,7 @@ mod tests {
         let settings =
             Settings { keep_alive_idle: Duration::from_millis(1), ..Settings::default() };
         let activity = Activity::new();
-        let request = activity.request();
+        let request = activity.request(Version::HTTP_11);
         std::thread::sleep(Duration::from_millis(5));
         assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
         drop(request);
@@ -181,7 +216,7 @@ mod tests {
     fn an_answer_that_nobody_takes_is_stalled() {
         let settings = Settings { answer_idle: Duration::from_millis(1), ..Settings::default() };
         let activity = Activity::new();
-        let request = activity.request();
+        let request = activity.request(Version::HTTP_11);
         let mut held = Held::default();
         std::thread::sleep(Duration::from_millis(5));
         assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));

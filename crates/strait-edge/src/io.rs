@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 
 use crate::activity::Activity;
 use crate::allowance::Allowance;
+use crate::half_close::{self, HalfClose, Next};
 
 /// How long a connection that is closed before its request was read whole is kept
 /// reading. Closing at once would make the kernel send a reset, which can destroy the
@@ -45,6 +46,7 @@ pub(crate) struct Conn {
     replay: Bytes,
     activity: Option<Arc<Activity>>,
     allowance: Option<Box<Allowance>>,
+    half_close: Option<Box<HalfClose>>,
     linger: Option<Pin<Box<Sleep>>>,
     /// A failed write does not end the connection, see [`Conn::reading_on`].
     reads_on: bool,
@@ -53,7 +55,15 @@ pub(crate) struct Conn {
 impl Conn {
     /// A connection whose next bytes are `replay`.
     pub(crate) fn new(stream: Stream, replay: Bytes) -> Conn {
-        Conn { stream, replay, activity: None, allowance: None, linger: None, reads_on: false }
+        Conn {
+            stream,
+            replay,
+            activity: None,
+            allowance: None,
+            half_close: None,
+            linger: None,
+            reads_on: false,
+        }
     }
 
     /// The same connection, which reports to `activity`.
@@ -73,6 +83,12 @@ impl Conn {
     pub(crate) fn reading_on(mut self) -> Conn {
         self.reads_on = true;
         self
+    }
+
+    fn writes(&self) {
+        if let Some(activity) = &self.activity {
+            activity.writes();
+        }
     }
 
     /// What a write came to. After a failure the reader is the one to end the connection,
@@ -100,6 +116,39 @@ impl Conn {
             Stream::Tcp(tcp) => Some(tcp),
             Stream::Tls(tls) => Some(tls.get_ref().0),
             Stream::Unix(_) => None,
+        }
+    }
+
+    /// The visitor has shut its side: ready when the HTTP library shall know.
+    fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(activity) = self.activity.clone() else { return Poll::Ready(Ok(())) };
+        if self.half_close.is_none() {
+            self.half_close = HalfClose::new(&activity).map(Box::new);
+        }
+        let Some(half_close) = &mut self.half_close else { return Poll::Ready(Ok(())) };
+        loop {
+            let next = ready!(half_close.poll(&activity, cx));
+            let tcp = match &self.stream {
+                Stream::Tcp(tcp) => tcp,
+                Stream::Tls(tls) => tls.get_ref().0,
+                Stream::Unix(_) => return Poll::Ready(Ok(())),
+            };
+            if let Some(error) = socket2::SockRef::from(tcp).take_error()? {
+                return Poll::Ready(Err(error));
+            }
+            match next {
+                Next::Look => {}
+                Next::End => return Poll::Ready(Ok(())),
+                Next::Ask => {
+                    let stream = &mut self.stream;
+                    let interim = half_close::INTERIM;
+                    let wrote = each!(stream, io => Pin::new(io).poll_write(cx, interim));
+                    if !half_close::is_whole(&wrote) {
+                        return Poll::Ready(Ok(()));
+                    }
+                    let _ = each!(stream, io => Pin::new(io).poll_flush(cx))?;
+                }
+            }
         }
     }
 
@@ -152,7 +201,13 @@ impl AsyncRead for Conn {
                 this.replay = Bytes::new();
             }
         } else {
+            if this.half_close.is_some() {
+                return this.poll_half_close(cx);
+            }
             let read = ready!(each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf)));
+            if read.is_ok() && buf.filled().len() == before && this.activity.is_some() {
+                ready!(this.poll_half_close(cx))?;
+            }
             if read.is_err() || buf.filled().len() == before {
                 this.reads_on = false;
                 return Poll::Ready(read);
@@ -174,6 +229,7 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.writes();
         let result = each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf));
         self.wrote(result)
     }
@@ -183,6 +239,7 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.writes();
         let result = each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs));
         self.wrote(result)
     }

@@ -16,6 +16,7 @@ mod detect;
 mod dial;
 mod forwarded;
 mod grpc;
+mod half_close;
 mod http;
 mod io;
 mod listen;

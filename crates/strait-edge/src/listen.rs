@@ -158,7 +158,9 @@ async fn connection(
     });
     let service = service_fn(move |request: Request<Incoming>| {
         let door = door.clone();
-        async move { Ok::<Response<Outgoing>, Infallible>(visit(door, request).await) }
+        // At once: the library may look for the visitor's end before it first polls this.
+        let active = door.activity.request(request.version());
+        async move { Ok::<Response<Outgoing>, Infallible>(visit(door, active, request).await) }
     });
     match version {
         Version::Http1 => {

@@ -20,6 +20,9 @@ use crate::half_close::{self, HalfClose, Next};
 /// answer on its way to the visitor.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How often a visitor is looked for whose bytes nobody reads.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// What carries the bytes.
 pub(crate) enum Stream {
     /// Plain TCP.
@@ -47,6 +50,9 @@ pub(crate) struct Conn {
     activity: Option<Arc<Activity>>,
     allowance: Option<Box<Allowance>>,
     half_close: Option<Box<HalfClose>>,
+    /// The HTTP library waits for what comes, and so for the visitor's end.
+    reads: bool,
+    look: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
     /// A failed write does not end the connection, see [`Conn::reading_on`].
     reads_on: bool,
@@ -61,6 +67,8 @@ impl Conn {
             activity: None,
             allowance: None,
             half_close: None,
+            reads: false,
+            look: None,
             linger: None,
             reads_on: false,
         }
@@ -128,14 +136,7 @@ impl Conn {
         let Some(half_close) = &mut self.half_close else { return Poll::Ready(Ok(())) };
         loop {
             let next = ready!(half_close.poll(&activity, cx));
-            let tcp = match &self.stream {
-                Stream::Tcp(tcp) => tcp,
-                Stream::Tls(tls) => tls.get_ref().0,
-                Stream::Unix(_) => return Poll::Ready(Ok(())),
-            };
-            if let Some(error) = socket2::SockRef::from(tcp).take_error()? {
-                return Poll::Ready(Err(error));
-            }
+            was_reset(&self.stream)?;
             match next {
                 Next::Look => {}
                 Next::End => return Poll::Ready(Ok(())),
@@ -150,6 +151,24 @@ impl Conn {
                 }
             }
         }
+    }
+
+    /// Fails when a visitor by HTTP/1 has gone while nobody reads what it sends: its upload is
+    /// not wanted at the moment, so that nothing else would tell.
+    fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let reads = std::mem::take(&mut self.reads) || self.half_close.is_some();
+        // On HTTP/2 the library always reads.
+        let counted = self.allowance.is_some();
+        if reads || counted || !self.activity.as_ref().is_some_and(|a| a.is_busy()) {
+            self.look = None;
+            return Ok(());
+        }
+        let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+        while look.as_mut().poll(cx).is_ready() {
+            was_reset(&self.stream)?;
+            look.as_mut().reset(tokio::time::Instant::now() + LOOK);
+        }
+        Ok(())
     }
 
     /// Reads on after the write side was shut, until the visitor has seen it.
@@ -171,6 +190,16 @@ impl Conn {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// The error that a socket has, if it has one: of a reset, mostly.
+fn was_reset(stream: &Stream) -> io::Result<()> {
+    let error = match stream {
+        Stream::Tcp(tcp) => socket2::SockRef::from(tcp).take_error()?,
+        Stream::Tls(tls) => socket2::SockRef::from(tls.get_ref().0).take_error()?,
+        Stream::Unix(unix) => unix.take_error()?,
+    };
+    error.map_or(Ok(()), Err)
 }
 
 impl Drop for Conn {
@@ -204,7 +233,9 @@ impl AsyncRead for Conn {
             if this.half_close.is_some() {
                 return this.poll_half_close(cx);
             }
-            let read = ready!(each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf)));
+            let read = each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf));
+            this.reads = read.is_pending();
+            let read = ready!(read);
             if read.is_ok() && buf.filled().len() == before && this.activity.is_some() {
                 ready!(this.poll_half_close(cx))?;
             }
@@ -249,6 +280,7 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look(cx)?;
         let result = each!(&mut self.stream, io => Pin::new(io).poll_flush(cx));
         self.wrote(result)
     }

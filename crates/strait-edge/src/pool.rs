@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use strait_engine::{Fault, Reason};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::dial::{BackendAddress, connect};
 use crate::http::outgoing::Outgoing;
+use crate::http::pipe::Pipes;
 use crate::settings::{Settings, or_never};
 
 /// Window of one HTTP/2 stream in bytes.
@@ -160,7 +161,7 @@ impl Pool {
         let conn = connect(&self.address, self.tls.http2.as_ref(), &self.settings).await?;
         // No keep-alive pings: gRPC servers end connections that ping more often than every
         // five minutes. TCP's own probes find a backend that vanished.
-        let (sender, mut served) = http2::Builder::new(TokioExecutor::new())
+        let (sender, mut served) = http2::Builder::new(Pipes)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

@@ -1,6 +1,7 @@
 //! The one body type that goes into the HTTP library, for requests and answers alike.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,7 +10,8 @@ use strait_engine::BoxBody;
 
 use crate::activity::{Active, Held};
 use crate::grpc::body::Messages;
-use crate::http::body::{Cut, Plain};
+use crate::http::body::{Cut, Plain, Upload};
+use crate::http::pipe;
 
 /// What is sent after a head.
 pub(crate) struct Outgoing {
@@ -19,6 +21,10 @@ pub(crate) struct Outgoing {
     held: Held,
     /// A cut of this answer shows only as a reset of the connection (HTTP/1.0).
     reset_on_cut: bool,
+    /// Of a request by HTTP/2 that is not yet in the hands of the task that sends it.
+    unpiped: Option<Arc<Upload>>,
+    /// Its first piece, which waits for that task.
+    first: Option<Frame<Bytes>>,
 }
 
 enum Kind {
@@ -27,9 +33,26 @@ enum Kind {
     Messages(Box<Messages>),
 }
 
+impl Kind {
+    fn is_end(&self) -> bool {
+        match self {
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Plain(plain) => plain.is_end(),
+            Kind::Messages(messages) => messages.is_end(),
+        }
+    }
+}
+
 impl Outgoing {
     fn of(kind: Kind) -> Outgoing {
-        Outgoing { kind, active: None, held: Held::default(), reset_on_cut: false }
+        Outgoing {
+            kind,
+            active: None,
+            held: Held::default(),
+            reset_on_cut: false,
+            unpiped: None,
+            first: None,
+        }
     }
 
     /// All of it, known at once.
@@ -46,6 +69,12 @@ impl Outgoing {
     /// gRPC messages.
     pub(crate) fn messages(messages: Messages) -> Outgoing {
         Outgoing::of(Kind::Messages(Box::new(messages)))
+    }
+
+    /// Has the task that sends this by HTTP/2 end when `upload` is aborted.
+    pub(crate) fn piped(mut self, upload: Option<Arc<Upload>>) -> Outgoing {
+        self.unpiped = upload;
+        self
     }
 
     /// Marks the connection as busy until this body ends.
@@ -88,6 +117,14 @@ impl Body for Outgoing {
         if let Some(active) = &this.active {
             this.held.set(false, active);
         }
+        if let Some(end) = this.unpiped.as_ref().and_then(|_| pipe::end())
+            && let Some(upload) = this.unpiped.take()
+        {
+            upload.sent_by(end);
+        }
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         let frame = match &mut this.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Plain(plain) => plain.poll_frame(cx),
@@ -104,15 +141,19 @@ impl Body for Outgoing {
                 active.connection().reset_on_close();
             }
         }
+        // The library tries to do without a task. A body that may be stopped needs one.
+        if this.unpiped.is_some() && !this.kind.is_end() {
+            if let Poll::Ready(Some(Ok(frame))) = frame {
+                this.first = Some(frame);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Full(bytes) => bytes.is_none(),
-            Kind::Plain(plain) => plain.is_end(),
-            Kind::Messages(messages) => messages.is_end(),
-        }
+        self.first.is_none() && self.kind.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {

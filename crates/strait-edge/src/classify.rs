@@ -138,7 +138,8 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Fault> {
 /// HTTP library has refused what else makes a field malformed.
 fn check_values(headers: &HeaderMap) -> Result<(), Fault> {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    match headers.values().any(|v| is_space(v.as_bytes().first()) || is_space(v.as_bytes().last())) {
+    match headers.values().any(|v| is_space(v.as_bytes().first()) || is_space(v.as_bytes().last()))
+    {
         true => Err(bad("white space around the value of a field")),
         false => Ok(()),
     }

@@ -117,10 +117,11 @@ impl Body for Outgoing {
         if let Some(active) = &this.active {
             this.held.set(false, active);
         }
-        if let Some(end) = this.unpiped.as_ref().and_then(|_| pipe::end())
-            && let Some(upload) = this.unpiped.take()
+        if let Some(upload) = &this.unpiped
+            && let Some(end) = pipe::end()
         {
             upload.sent_by(end);
+            this.unpiped = None;
         }
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(first)));
@@ -142,14 +143,14 @@ impl Body for Outgoing {
             }
         }
         // The library tries to do without a task. A body that may be stopped needs one.
-        if this.unpiped.is_some() && !this.kind.is_end() {
-            if let Poll::Ready(Some(Ok(frame))) = frame {
+        match frame {
+            Poll::Ready(Some(Ok(frame))) if this.unpiped.is_some() && !this.kind.is_end() => {
                 this.first = Some(frame);
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                Poll::Pending
             }
+            frame => frame,
         }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -7,11 +7,11 @@ use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use strait_engine::{Answer, Context, Exchange, Fault, Origin, Protocol, RequestId, fault};
+use strait_engine::{Answer, Context, Exchange, Fault, Origin, Protocol, Reason, RequestId, fault};
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
-use crate::classify::{self, Classified, Refusal, classify};
+use crate::classify::{self, Classified, Refusal, classify, wire_size};
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
 use crate::{forwarded, grpc, http as plain, websocket};
@@ -59,7 +59,7 @@ impl Visit {
         tracing::debug!(id = %self.id, %fault, "a request was refused");
         let status = fault.face().status();
         let text = fault::line(fault.reason, &self.id);
-        let draining = fault.reason == strait_engine::Reason::Draining;
+        let draining = fault.reason == Reason::Draining;
         let close = draining || (self.must_close && status.is_client_error());
         let mut response = self.tell(status, text, fault.reason.as_str(), close);
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -169,5 +169,11 @@ impl Requested {
 
 /// Carries `exchange` to its answer. Its deadline is kept by whoever carries it.
 pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, Fault> {
-    visit.door.entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)
+    let entry = &visit.door.entry;
+    let answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
+    // Backends are held to it where they are dialled; the other end of a tunnel may not be.
+    if wire_size(&answer.head.headers) > entry.settings.max_answer_header_bytes() {
+        return Err(Fault::because(Reason::BackendInvalid, "an answer's head over the limit"));
+    }
+    Ok(answer)
 }

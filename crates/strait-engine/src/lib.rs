@@ -12,6 +12,7 @@ mod flight;
 mod group;
 #[cfg(all(test, interleavings))]
 mod interleavings;
+mod offers;
 mod pump;
 mod record;
 mod route;

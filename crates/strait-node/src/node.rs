@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::link::accept;
 use crate::link::dial::Dialer;
 use crate::observe::{Live, Recorders};
+use crate::secrets::Failures;
 use crate::server::Server;
 use crate::status::{Sums, View};
 
@@ -223,6 +224,7 @@ fn hub(
         sessions: Mutex::default(),
         connections: AtomicU64::new(0),
         tunnels: AtomicU64::new(0),
+        violations: AtomicU64::new(0),
     })
 }
 
@@ -232,7 +234,8 @@ async fn tunnel(config: &Config, hub: &Arc<Hub>) -> Result<Tunnel, StartError> {
             let listener = bind(listen.listen, "the tunnel").await?;
             let identity = listen.tls.identity().map_err(StartError)?;
             let tls = identity.map(|identity| server_tls(&identity, tls::HTTP2)).transpose()?;
-            let server = Server { hub: hub.clone(), config: listen.clone() };
+            let failures = Failures::default();
+            let server = Server { hub: hub.clone(), config: listen.clone(), failures };
             Ok(Tunnel::Listen(listener, tls, Arc::new(server)))
         }
         Role::Client(dial) => {

@@ -39,7 +39,9 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
         if head.status == StatusCode::NO_CONTENT {
             remove(&mut headers, &CONTENT_LENGTH);
         }
-        end_of(&mut body).await;
+        if let Err(fault) = end_of(&mut body).await {
+            return visit.refuse(&fault);
+        }
         return visit.respond(head.status, headers, Outgoing::full(""), false);
     }
     if body.is_end() && length.is_some_and(|length| length > 0) {
@@ -65,9 +67,15 @@ fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<Option<u64>, Fau
 }
 
 /// Sees the end of a body that has nothing to send, so that dropping it is no cancel.
-async fn end_of(body: &mut BoxBody) {
-    if !body.is_end() {
-        let _ = tokio::time::timeout(Duration::from_secs(5), next_part(body)).await;
+async fn end_of(body: &mut BoxBody) -> Result<(), Fault> {
+    if body.is_end() {
+        return Ok(());
+    }
+    match tokio::time::timeout(Duration::from_secs(5), next_part(body)).await {
+        Ok(Some(Ok(Part::Data(data)))) if !data.bytes.is_empty() => {
+            Err(Fault::because(Reason::BackendInvalid, "a body where there is none"))
+        }
+        _ => Ok(()),
     }
 }
 

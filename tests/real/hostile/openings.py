@@ -70,7 +70,7 @@ NUMBERS = [
     Row("a number that falls", lambda no: [m.request(no + 10), m.request(no)], resets=(), check=answered(200, heads=1), waits=True),
     Row("a body before its request", lambda no: m.request(no, first=False, body=b"x"), violations=(1,), check=untouched),
     Row("a gap in the sequence of a request", lambda no: [
-        m.request(no, last=False, path=b"/own/wait"), m.request(no, 5, first=False, body=b"x")], resets=("PROTOCOL",), violations=(1,)),
+        m.request(no, last=False, method=b"POST", path=b"/own/wait"), m.request(no, 5, first=False, body=b"x")], resets=("PROTOCOL",), violations=(1,)),
     Row("a chunk after the last of a request", lambda no: [
         m.request(no, path=b"/own/wait"), m.request(no, 1, first=False, body=b"x")], resets=("PROTOCOL",), violations=(1,)),
     Row("an answer to its own request", lambda no: [

@@ -14,6 +14,8 @@ CHANNEL = [
     ("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20),
     ("grpc.max_metadata_size", 4 << 20), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0),
 ]
+# What grpcio raises when a call is over.
+OVER = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 
 
 @dataclass
@@ -34,12 +36,13 @@ class Peer:
         self.answers_pings = True
         self._next = 1 if dialled else 2
         self._nonce = 1000
+        self._writing = asyncio.Lock()
         self._reading = asyncio.ensure_future(self._read())
 
     # --- what comes ---------------------------------------------------------------
 
     async def _read(self) -> None:
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError, grpc.aio.UsageError):
+        with contextlib.suppress(*OVER, asyncio.CancelledError):
             while (message := await self._call.read()) is not grpc.aio.EOF:
                 self.received.append(message)
                 kind = message.WhichOneof("payload")
@@ -97,8 +100,9 @@ class Peer:
         """Sends messages, or bytes in their place. What cannot be sent any more is dropped."""
         for message in messages:
             raw = message if isinstance(message, bytes) else message.SerializeToString()
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
-                await self._call.write(raw)
+            async with self._writing:
+                with contextlib.suppress(*OVER):
+                    await self._call.write(raw)
 
     async def settle(self) -> None:
         """Waits until the node has taken everything that was sent, or has ended the session."""

@@ -63,5 +63,5 @@ FRAMES = [
            close(1000, 2)),
     socket("an end without a close", (CUT, 1005, 1006, 1011, 1014), lambda no: m.frame(
         no, 1, is_first_piece=False, is_last_piece=False, is_last_chunk=True)),
-    socket("a reset of a socket", (1014,), lambda no: m.reset(no, "REASON_BACKEND_INVALID")),
+    socket("a reset of a socket", (502, 1014), lambda no: m.reset(no, "REASON_BACKEND_INVALID")),
 ]

@@ -33,7 +33,8 @@ class Peer:
         self._call, self.dialled = call, dialled
         self.received: list = []
         self.end: End | None = None
-        self.answers_pings = True
+        # From its Hello on: grpcio forgets how a call ended when it is written to afterwards.
+        self.answers_pings = False
         self._next = 1 if dialled else 2
         self._nonce = 1000
         self._writing = asyncio.Lock()
@@ -118,6 +119,7 @@ class Peer:
 
     async def greet(self, services=(), **changes) -> "Peer":
         """Says Hello, offers services and waits until both are taken."""
+        self.answers_pings = True
         await self.send(m.hello(**changes), m.announcement(services))
         await until("the node takes the services", lambda: self.refused() is not None or self.end, 5, 0.005)
         assert not self.end, self.end
@@ -128,6 +130,10 @@ class Peer:
         answers = [r.config_sync for r in self.of("config_sync") if r.config_sync.is_answer]
         return list(answers[-1].refused) if answers else None
 
+    def stop_reading(self) -> None:
+        """Reads nothing any more."""
+        self._reading.cancel()
+
     async def bye(self) -> None:
         """Ends the session without a word."""
         self._call.cancel()
@@ -136,19 +142,21 @@ class Peer:
 
 
 class Dialler:
-    """Dials a server."""
+    """Dials a server, over a connection of its own for each session."""
 
     def __init__(self, port: int):
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL)
-        self._open = self.channel.stream_stream(PATH, None, m.pb.TunnelMessage.FromString)
+        self._port, self._channels = port, []
 
     def dial(self, token: str | None) -> Peer:
         """A new session for the holder of a token."""
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options=CHANNEL)
+        self._channels.append(channel)
         metadata = () if token is None else (("authorization", f"Bearer {token}"),)
-        return Peer(self._open(metadata=metadata), True)
+        return Peer(channel.stream_stream(PATH, None, m.pb.TunnelMessage.FromString)(metadata=metadata), True)
 
     async def stop(self) -> None:
-        await self.channel.close()
+        for channel in self._channels:
+            await channel.close()
 
 
 class Listener:

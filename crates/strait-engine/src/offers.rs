@@ -152,3 +152,60 @@ fn check(service: &Service) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use strait_mux::{Budget, Settings};
+    use strait_wire::{Hello, Side};
+
+    use super::*;
+
+    fn session(owner: &str) -> Session {
+        let budget = Budget::new(1 << 20);
+        Session::new(owner.into(), Side::Listener, Settings::default(), budget, Hello::default())
+    }
+
+    fn service(name: &str, host: &str, path: &str, protocols: &[Protocol]) -> Service {
+        Service {
+            name: name.to_owned(),
+            protocols: protocols.to_vec(),
+            hosts: vec![host.to_owned()],
+            path_prefix: path.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_route_belongs_to_its_owner_for_every_protocol_that_it_claims() {
+        let (mut offers, a, b) = (Offers::default(), session("a"), session("b"));
+        let mut admit = |session: &Session, service: Service| {
+            offers.admit(session, &service, Duration::ZERO).is_ok()
+        };
+        let (http, grpc) = (&[Protocol::Http][..], &[Protocol::Grpc][..]);
+        assert!(admit(&a, service("all", "One.test", "/", &[])));
+        for protocols in [&[], http, grpc] {
+            assert!(!admit(&b, service("x", "one.TEST", "", protocols)), "{protocols:?}");
+        }
+        assert!(admit(&a, service("more", "one.test", "", http)), "an owner may say it again");
+        assert!(admit(&a, service("web", "two.test", "", http)));
+        assert!(!admit(&b, service("x", "two.test", "", &[])), "all of them is one of them too");
+        assert!(!admit(&b, service("x", "two.test", "", http)));
+        assert!(admit(&b, service("calls", "two.test", "", grpc)));
+        assert!(admit(&b, service("below", "two.test", "/b", &[])));
+    }
+
+    #[test]
+    fn a_service_that_moves_gives_up_its_place_and_no_other() {
+        let (mut offers, a, b) = (Offers::default(), session("a"), session("b"));
+        let mut admit = |session: &Session, service: Service| {
+            offers.admit(session, &service, Duration::ZERO).is_ok()
+        };
+        assert!(admit(&a, service("one", "h", "/", &[])));
+        assert!(admit(&a, service("two", "h", "/", &[])));
+        assert!(admit(&a, service("one", "elsewhere", "/", &[])));
+        assert!(!admit(&b, service("x", "h", "/", &[])), "the other service is still there");
+        assert!(admit(&a, service("two", "elsewhere", "/", &[])));
+        assert!(admit(&b, service("x", "h", "/", &[])));
+        assert!(!admit(&a, service("one", "h", "/", &[])));
+        assert!(!admit(&b, service("y", "elsewhere", "/", &[])), "a refused move gives up nothing");
+    }
+}

@@ -37,7 +37,8 @@ class Peer:
         self.answers_pings = False
         self._next = 1 if dialled else 2
         self._nonce = 1000
-        self._writing = asyncio.Lock()
+        self._writing, self._may_read = asyncio.Lock(), asyncio.Event()
+        self._may_read.set()
         self._reading = asyncio.ensure_future(self._read())
 
     # --- what comes ---------------------------------------------------------------
@@ -49,6 +50,7 @@ class Peer:
                 kind = message.WhichOneof("payload")
                 if self.answers_pings and kind == "control" and message.control.HasField("ping"):
                     await self.send(m.pong(message.control.ping.nonce))
+                await self._may_read.wait()
         self.end = End(*await self._status())
 
     async def _status(self) -> tuple[str, str]:
@@ -131,11 +133,12 @@ class Peer:
         return list(answers[-1].refused) if answers else None
 
     def stop_reading(self) -> None:
-        """Reads nothing any more."""
-        self._reading.cancel()
+        """Reads nothing any more, after at most one message."""
+        self._may_read.clear()
 
     async def bye(self) -> None:
         """Ends the session without a word."""
+        self._may_read.set()
         self._call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading

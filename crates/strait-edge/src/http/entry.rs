@@ -39,7 +39,8 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
         if head.status == StatusCode::NO_CONTENT {
             remove(&mut headers, &CONTENT_LENGTH);
         }
-        if let Err(fault) = end_of(&mut body).await {
+        let end = end_of(&mut body).await;
+        if let (true, Err(fault)) = (bodiless, end) {
             return visit.refuse(&fault);
         }
         return visit.respond(head.status, headers, Outgoing::full(""), false);

@@ -130,7 +130,7 @@ async def twice(t):
         await serve_one(of, new, "/hostile/after")
         # An older connection that comes late is the one that goes; a restarted client is newer.
         late = await of.session()
-        await late.send(m.hello(client_id="double", instance=b"one", connection=1), m.announcement(["hostile"]))
+        await late.send(m.hello(client_id="double", instance=b"one", connection=1))
         await until("the late connection is told to go", late.goaways, 3)
         assert not new.goaways()
         await late.bye()

@@ -2,39 +2,29 @@
 
 import asyncio
 import hashlib
+import json
 
 from hostile.peer import Dialler, Listener, Peer
 from hostile.visitors import by_http
 from hostile import messages as m
-from process import OUT, Process, free_port, until
+from process import OUT, Process, until
 from strait import BIN, Pair
 
 # Who may dial a server, by name.
 TOKENS = {name: f"st_{name:x<43}" for name in ("hostile", "friend")}
 MAX_REQUESTS = 64
+ANY = "127.0.0.1:0"
 
 CONFIG = """
 [{role}]
 {tunnel}
-[[entries]]
-name = "web"
-listen = "127.0.0.1:{entry}"
 [[services]]
 name = "own"
 backend = {backend}
 protocols = ["http", "websocket"]
 path = "/own"
-[admin]
-listen = "127.0.0.1:{admin}"
-[log]
-format = "json"
 [limits]
 max_requests = {limit}
-"""
-
-SERVER = """
-listen = "127.0.0.1:{tunnel}"
-tls = false
 """
 
 TOKEN = """
@@ -51,24 +41,37 @@ id = "under-test"
 
 
 class Node(Pair):
-    """The one node under test: half of a pair, made from a configuration file."""
+    """The one node under test: half of a pair, made from a configuration file. It takes free
+    ports by itself and says which: hundreds of nodes are started, and a port that was free a
+    moment ago is soon somebody else's."""
 
-    def __init__(self, name: str, role: str, tunnel: int, backend: int):
+    def __init__(self, name: str, role: str, backend: int, server: int = 0):
         super().__init__(name)
-        self.role, self.tunnel, self.backend = role, tunnel, backend
+        self.role, self.backend, self.server = role, backend, server
+
+    async def begin(self) -> None:
+        """Starts it and learns its ports."""
+        await self.start(self.role)
+
+        def started():
+            lines = self.process.log.read_text().splitlines()
+            assert self.process.alive, self.process.tail()
+            return next((json.loads(line) for line in lines if '"message":"started"' in line), None)
+
+        said = await until(f"{self.name} has started", started, 10, 0.005)
+        ports = {name: int(said.get(name, ":0").rpartition(":")[2]) for name in ("entries", "admin", "tunnel")}
+        self.entry[self.role], self.admin[self.role], self.tunnel = ports["entries"], ports["admin"], ports["tunnel"]
 
     def command(self, side: str) -> list[str]:
         if self.role == "server":
             tokens = [TOKEN.format(name=n, sha256=hashlib.sha256(t.encode()).hexdigest()) for n, t in TOKENS.items()]
-            tunnel = SERVER.format(tunnel=self.tunnel) + "".join(tokens)
+            tunnel = "".join(tokens)
         else:
-            tunnel = CLIENT.format(tunnel=self.tunnel, token=TOKENS["hostile"])
+            tunnel = CLIENT.format(tunnel=self.server, token=TOKENS["hostile"])
         file = OUT / f"{self.name}.toml"
-        file.write_text(CONFIG.format(
-            role=self.role, tunnel=tunnel, entry=self.entry[side], admin=self.admin[side],
-            backend=self.backend, limit=MAX_REQUESTS,
-        ))
-        return [str(BIN), side, "--config", str(file)]
+        file.write_text(CONFIG.format(role=self.role, tunnel=tunnel, backend=self.backend, limit=MAX_REQUESTS))
+        listen = ["--listen", ANY, "--tunnel", ANY, "--no-tls"] if side == "server" else ["--entry", ANY]
+        return [str(BIN), side, "--config", str(file), "--admin", ANY, "--log", "json", *listen]
 
     @property
     def process(self) -> Process:
@@ -126,20 +129,20 @@ class Stage:
         self.name, self.role = name, role
         self.backend = Backend()
         self.friend: Peer | None = None
-        self.ends = []
+        self.line: Dialler | Listener | None = None
+        self.node: Node | None = None
 
     async def start(self) -> "Stage":
         await self.backend.start()
         if self.role == "server":
-            self.node = Node(self.name, "server", free_port(), self.backend.port)
+            self.node = Node(self.name, "server", self.backend.port)
+            await self.node.begin()
             self.line = Dialler(self.node.tunnel)
+            self.friend = await self.line.dial(TOKENS["friend"]).greet(["friend"], client_id="friend")
         else:
             self.line = await Listener().start()
-            self.node = Node(self.name, "client", self.line.port, self.backend.port)
-        await self.node.start(self.role)
-        if self.role == "server":
-            await self.node.ready("server")
-            self.friend = await self.line.dial(TOKENS["friend"]).greet(["friend"], client_id="friend")
+            self.node = Node(self.name, "client", self.backend.port, self.line.port)
+            await self.node.begin()
         return self
 
     @property
@@ -179,15 +182,22 @@ class Stage:
         assert "panicked" not in self.node.process.log.read_text(), self.node.process.tail()
 
     async def stop(self) -> None:
-        await self.line.stop()
-        await self.node.process.stop()
+        if self.line:
+            await self.line.stop()
+        if self.node and self.node.node:
+            await self.node.process.stop()
         await self.backend.stop()
 
 
 async def serve_one(stage: Stage, peer: Peer, path: str) -> None:
     """A visitor who is answered properly by the hostile peer."""
     visitor = asyncio.ensure_future(by_http(stage.port, path))
-    await answer_one(peer, path)
+    answering = asyncio.ensure_future(answer_one(peer, path))
+    await asyncio.wait([visitor, answering], timeout=6, return_when=asyncio.FIRST_COMPLETED)
+    if visitor.done() and not peer.of("http_request"):
+        answering.cancel()
+        raise AssertionError(f"an innocent visitor got {visitor.result()} before the peer was asked: {peer.end}")
+    await answering
     shown = await asyncio.wait_for(visitor, 3)
     assert (shown.what, shown.body) == (200, b"fine\n"), f"an innocent visitor got {shown}"
 

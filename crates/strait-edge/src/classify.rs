@@ -100,13 +100,15 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap, settings: &Settings) -> Result<()
     if target > settings.max_uri {
         return Err(Fault::new(Reason::UriTooLong));
     }
+    if fits(headers, settings) { Ok(()) } else { Err(Fault::new(Reason::HeaderTooLarge)) }
+}
+
+/// Whether the fields of a head, a request's or an answer's, are within the limits.
+pub(crate) fn fits(headers: &HeaderMap, settings: &Settings) -> bool {
     // As on the wire: name, colon, space, value, CR, LF.
     let bytes: usize =
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if headers.len() > settings.max_header_fields || bytes > settings.max_header_bytes {
-        return Err(Fault::new(Reason::HeaderTooLarge));
-    }
-    Ok(())
+    headers.len() <= settings.max_header_fields && bytes <= settings.max_header_bytes
 }
 
 /// Message framing that could be read in two ways (RFC 9112 6.3). The HTTP library has

@@ -155,6 +155,7 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
     };
     let mut context = visit.context(protocol);
     context.trace = forwarded::trace(&mut head.headers);
+    context.hops = forwarded::hops(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);
     let word = if visit.door.secure { "https" } else { "http" };
     forwarded::set(&mut head.headers, &visit.door.forwarded, word, &head.authority, settings);

@@ -11,7 +11,7 @@ use crate::route::{Match, Table};
 use crate::{Exchange, Origin, Session, Upstream};
 
 /// Announced services that are remembered, connected or not.
-const MAX_SERVICES: usize = 100_000;
+pub const MAX_SERVICES: usize = 100_000;
 
 /// A service of this node.
 #[derive(Clone)]

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Tunnels that a request may pass; one more is taken for a loop.
-const MAX_HOPS: u32 = 8;
+pub const MAX_HOPS: u32 = 8;
 
 /// The single path of every exchange of a node.
 pub struct Dispatch {

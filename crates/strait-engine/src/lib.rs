@@ -23,8 +23,8 @@ mod upstream;
 
 pub use body::{Body, BoxBody, EmptyBody, collect_small, next_part};
 pub use carry::serve;
-pub use directory::{Directory, Local, RouteLine};
-pub use dispatch::Dispatch;
+pub use directory::{Directory, Local, MAX_SERVICES, RouteLine};
+pub use dispatch::{Dispatch, MAX_HOPS};
 pub use driver::{Ending, Incoming, LinkError, Refusal, drive};
 pub use exchange::{Answer, Caller, Context, Exchange, Origin};
 pub use fault::Fault;

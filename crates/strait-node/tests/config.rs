@@ -147,10 +147,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "[timeouts]\ndrain = \"-5s\"",
         "f:4:9: `drain`: \"-5s\" is negative; write a whole number with ms, s, m or h, like \"500ms\" or \"10s\"",
     ),
-    (
-        "[timeouts]\nheaders = \"0s\"",
-        "f:4:11: `headers`: 0s is out of range; allowed: 10ms to 3600s",
-    ),
+    ("[timeouts]\nheaders = \"0s\"", "f:4:11: `headers`: 0s is out of range; allowed: 10ms to 1h"),
     (
         "[limits]\nmax_uri = \"10XB\"",
         "f:4:11: `max_uri`: \"10XB\" has an unknown unit; write a whole number with B, KiB, MiB or GiB, like \"64KiB\"",

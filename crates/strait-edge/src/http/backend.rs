@@ -14,7 +14,7 @@ use strait_engine::{
 
 use crate::backend::Backend;
 use crate::http::body::{AbortUpload, Plain, Upload, cause, poll_incoming};
-use crate::http::hop::{content_length, strip};
+use crate::http::hop::content_length;
 use crate::http::outgoing::Outgoing;
 use crate::pool::Lease;
 
@@ -32,8 +32,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     let head_within = backend.pool().settings().answer_head;
     let sent = send(backend, exchange, build, http2, head_within, frame).await?;
     let (parts, body) = sent.response.into_parts();
-    let mut headers = parts.headers;
-    strip(&mut headers);
+    let headers = backend.answered(parts.headers)?;
     if parts.status.is_informational() || parts.status.as_u16() > 599 {
         let detail = format!("status {} was not asked for", parts.status);
         return Err(Fault::because(Reason::BackendInvalid, detail).into());

@@ -17,7 +17,6 @@ use tokio::time::Sleep;
 use crate::backend::Backend;
 use crate::http::backend::fault_of;
 use crate::http::body::poll_incoming;
-use crate::http::hop::strip;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Half};
 use crate::settings::or_never;
@@ -49,11 +48,10 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     };
     let status = response.status();
     if status != StatusCode::SWITCHING_PROTOCOLS {
-        return refused(response);
+        return refused(backend, response);
     }
     handshake::check_answer(response.headers(), &key)?;
-    let mut headers = response.headers().clone();
-    strip(&mut headers);
+    let mut headers = backend.answered(response.headers().clone())?;
     handshake::strip_leg(&mut headers);
     let conn = upgraded(response).await?;
     let extended = handshake::extended(&headers);
@@ -88,13 +86,12 @@ async fn shake_hands(
 }
 
 /// A backend's refusal is an ordinary answer.
-fn refused(response: Response<Incoming>) -> Result<Answer, Failure> {
+fn refused(backend: &Backend, response: Response<Incoming>) -> Result<Answer, Failure> {
     let (parts, body) = response.into_parts();
     if parts.status.is_informational() {
         return Err(Fault::because(Reason::BackendInvalid, "an unknown interim status").into());
     }
-    let mut headers = parts.headers;
-    strip(&mut headers);
+    let headers = backend.answered(parts.headers)?;
     let head = ResponseHead { status: parts.status, headers };
     let body: BoxBody = match http_body::Body::is_end_stream(&body) {
         true => Box::new(strait_engine::EmptyBody),

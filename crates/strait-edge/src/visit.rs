@@ -150,7 +150,7 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
                 visit.door.activity.left_unread();
             }
             visit.must_close |= matches!(refusal, Refusal::Fault(_));
-            return outline.refuse(visit, &refusal, looks_like_grpc);
+            return outline.refuse(visit, refusal, looks_like_grpc);
         }
     };
     let mut context = visit.context(protocol);
@@ -184,25 +184,25 @@ impl Outline {
     }
 
     /// Answers with `refusal`, and has that recorded.
-    fn refuse(self, visit: Visit, refusal: &Refusal, grpc: bool) -> Response<Outgoing> {
-        let (status, fault) = match refusal {
-            Refusal::Fault(fault) => (fault.face().status(), fault.clone()),
-            Refusal::Method => {
-                (StatusCode::METHOD_NOT_ALLOWED, Fault::because(Reason::BadRequest, "method"))
+    fn refuse(self, visit: Visit, refusal: Refusal, grpc: bool) -> Response<Outgoing> {
+        let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
+        let refused = self.exchange(visit.context(protocol));
+        let upstream = visit.door.entry.upstream.clone();
+        let bad = |why| Fault::because(Reason::BadRequest, why);
+        let (fault, response) = match refusal {
+            Refusal::Fault(fault) if grpc => {
+                let response = grpc::entry::refuse(visit, &fault);
+                upstream.refused(&refused, fault.face().status(), &fault);
+                return response;
             }
+            Refusal::Fault(fault) => (fault.clone(), visit.refuse(&fault)),
+            Refusal::Method => (bad("CONNECT or TRACE"), visit.refuse_method()),
             Refusal::WebSocketVersion => {
-                let detail = "a WebSocket version other than 13";
-                (StatusCode::UPGRADE_REQUIRED, Fault::because(Reason::BadRequest, detail))
+                (bad("a WebSocket version other than 13"), visit.refuse_version())
             }
         };
-        let context = visit.context(if grpc { Protocol::Grpc } else { Protocol::Http });
-        visit.door.entry.upstream.refused(&self.exchange(context), status, &fault);
-        match refusal {
-            Refusal::Fault(fault) if grpc => grpc::entry::refuse(visit, fault),
-            Refusal::Fault(fault) => visit.refuse(fault),
-            Refusal::Method => visit.refuse_method(),
-            Refusal::WebSocketVersion => visit.refuse_version(),
-        }
+        upstream.refused(&refused, response.status(), &fault);
+        response
     }
 
     fn exchange(self, context: Context) -> Exchange {

@@ -169,9 +169,17 @@ async fn cut(hub: &Hub) {
 }
 
 async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| StartError(format!("{what} cannot listen on {address}: {error}")))
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; stop what listens there, or choose another port",
+            std::io::ErrorKind::PermissionDenied => {
+                "; choose a port above 1023, or give the program the right \
+                 (setcap cap_net_bind_service=+ep)"
+            }
+            _ => "",
+        };
+        StartError(format!("{what} cannot listen on {address}: {error}{hint}"))
+    })
 }
 
 fn hub(

@@ -20,7 +20,7 @@ pub(crate) fn check(root: &Path, sources: &[PathBuf]) -> Result<Vec<String>, Str
 }
 
 /// The tests of a source file: Rust functions under a test attribute, Python functions under
-/// `@case`.
+/// a decorator that begins with a name for people, as `@case("...")`.
 fn names(source: &str) -> impl Iterator<Item = &str> {
     let mut marked = false;
     source.lines().map(str::trim_start).filter_map(move |line| {
@@ -31,7 +31,8 @@ fn names(source: &str) -> impl Iterator<Item = &str> {
                 let attribute =
                     line.strip_prefix("#[").and_then(|rest| rest.split(['(', ']']).next());
                 let test = attribute.is_some_and(|path| path.rsplit("::").next() == Some("test"));
-                marked |= test || line.starts_with("@case(");
+                let case = line.strip_prefix('@').and_then(|rest| rest.split_once('('));
+                marked |= test || case.is_some_and(|(_, given)| given.starts_with('"'));
                 None
             }
             Some(rest) => {

@@ -100,11 +100,12 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap, settings: &Settings) -> Result<()
     if target > settings.max_uri {
         return Err(Fault::new(Reason::UriTooLong));
     }
-    if headers.len() > settings.max_header_fields || wire_size(headers) > settings.max_header_bytes
-    {
-        return Err(Fault::new(Reason::HeaderTooLarge));
-    }
-    Ok(())
+    if fits(headers, settings) { Ok(()) } else { Err(Fault::new(Reason::HeaderTooLarge)) }
+}
+
+/// Whether the fields of a head, a request's or an answer's, are within the limits.
+pub(crate) fn fits(headers: &HeaderMap, settings: &Settings) -> bool {
+    headers.len() <= settings.max_header_fields && wire_size(headers) <= settings.max_header_bytes
 }
 
 /// Bytes of a head's fields as HTTP/1.1 writes them: name, colon, space, value, CR, LF.

@@ -33,6 +33,8 @@ pub struct Settings {
     pub max_header_fields: usize,
     /// Bytes of a request target.
     pub max_uri: usize,
+    /// Bytes of a plain HTTP request's body.
+    pub max_body: u64,
     /// Bytes of a gRPC message or of a WebSocket message.
     pub max_message: u64,
     /// Unused HTTP/1 connections kept to one backend.
@@ -56,6 +58,7 @@ impl Default for Settings {
             max_header_bytes: 64 << 10,
             max_header_fields: 100,
             max_uri: 16 << 10,
+            max_body: u64::MAX,
             max_message: 16 << 20,
             max_idle_connections: 256,
             trusted_proxies: Vec::new(),

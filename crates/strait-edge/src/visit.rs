@@ -127,10 +127,14 @@ impl Visit {
 pub(crate) const X_STRAIT_ERROR: HeaderName = HeaderName::from_static("x-strait-error");
 
 /// Answers one request.
-pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Response<Outgoing> {
+pub(crate) async fn visit(
+    door: Arc<Door>,
+    active: Active,
+    request: Request<Incoming>,
+) -> Response<Outgoing> {
     let (mut parts, body) = request.into_parts();
     let mut visit = Visit {
-        active: door.activity.request(),
+        active,
         id: RequestId::new(),
         version: parts.version,
         is_head: parts.method == http::Method::HEAD,

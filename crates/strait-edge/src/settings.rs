@@ -36,6 +36,8 @@ pub struct Settings {
     pub max_header_fields: usize,
     /// Bytes of a request target.
     pub max_uri: usize,
+    /// Bytes of a plain HTTP request's body.
+    pub max_body: u64,
     /// Frames of HTTP/2 that serve no request, as pings, and that a visitor may send at once. A
     /// tenth of them is allowed anew each second. A request that is taken back counts as ten.
     pub max_control_frames: u32,
@@ -63,11 +65,19 @@ impl Default for Settings {
             max_header_bytes: 64 << 10,
             max_header_fields: 100,
             max_uri: 16 << 10,
+            max_body: u64::MAX,
             max_control_frames: 20_000,
             max_message: 16 << 20,
             max_idle_connections: 256,
             trusted_proxies: Vec::new(),
         }
+    }
+}
+
+impl Settings {
+    /// Bytes of all header fields of an answer: backends may say more than visitors.
+    pub(crate) fn max_answer_header_bytes(&self) -> usize {
+        self.max_header_bytes.saturating_mul(2).max(128 << 10)
     }
 }
 

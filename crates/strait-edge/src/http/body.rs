@@ -29,11 +29,8 @@ pub(crate) struct Cut {
 
 impl From<Fault> for Cut {
     fn from(fault: Fault) -> Cut {
-        let code = match fault.reason {
-            Reason::None | Reason::Cancelled | Reason::Deadline => h2::Reason::CANCEL,
-            _ => h2::Reason::INTERNAL_ERROR,
-        };
-        Cut { fault, reset: code.into() }
+        let reset = h2::Reason::from(fault.face().reset.code());
+        Cut { fault, reset: reset.into() }
     }
 }
 
@@ -286,6 +283,7 @@ impl Plain {
             upload.cut(&fault);
         }
         // Whatever else it holds is not wanted any more.
+        self.body.give_up(&fault);
         self.body = Box::new(EmptyBody);
         Some(Err(fault.into()))
     }

@@ -24,6 +24,8 @@ pub(crate) struct Activity {
     /// A request by HTTP/1.1 is active and nothing of its answer is written: another answer may
     /// go before it.
     awaits_answer: AtomicBool,
+    /// How often something was to be written to the visitor.
+    writes: AtomicU64,
     /// A request's body is wanted and nothing of it is there.
     body_wanted: AtomicBool,
     /// Answers that wait for the visitor to take them.
@@ -55,6 +57,7 @@ impl Activity {
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             awaits_answer: AtomicBool::new(false),
+            writes: AtomicU64::new(0),
             body_wanted: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
@@ -88,8 +91,15 @@ impl Activity {
     }
 
     /// Bytes are written to the visitor, or would be if there was room.
-    pub(crate) fn writes(&self) {
+    pub(crate) fn write(&self) {
         self.awaits_answer.store(false, Relaxed);
+        // By the connection's task only.
+        self.writes.store(self.writes() + 1, Relaxed);
+    }
+
+    /// How often there was something to write.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Relaxed)
     }
 
     /// Whether an interim answer may be written: there is a request by HTTP/1.1, and nothing was

@@ -1,15 +1,15 @@
-//! Visitors by HTTP/1 who shut their writing side while they wait for an answer.
+//! Visitors by HTTP/1 who shut their writing side while a request of theirs is carried.
 //!
 //! TCP tells it alike when somebody only has nothing more to say, as a client may once its request
 //! is whole, and when it has closed altogether. They differ in what comes back when something is
-//! sent: who has closed answers with a reset. So a visitor who seems to leave before its answer has
-//! begun is sent `100 Continue`, which every client of HTTP/1.1 must be able to skip
-//! (RFC 9110 15.2), unless the answer comes first. Whoever is gone is known to be so a round trip
-//! later, and the backend hears of it.
+//! sent: who has closed answers with a reset. So whoever is sent its answer is known by that. A
+//! visitor whose answer has not begun is sent `100 Continue` after a moment, which every client of
+//! HTTP/1.1 must be able to skip (RFC 9110 15.2); who is gone is known to be so a round trip later,
+//! and the backend hears of it.
 //!
-//! Two kinds of visitors count as gone at once: those by HTTP/1.0, who must not be sent such an
-//! answer, and those who shut their side in the middle of one. Nothing can be put into an answer,
-//! and a stream of events that is silent for hours would be kept up for nobody.
+//! Where nothing can be sent, a visitor counts as gone: one by HTTP/1.0, who must not be sent such
+//! an answer, and one in the middle of an answer that is silent, as a stream of events may be for
+//! hours. It would be kept up for nobody far more often than for somebody.
 
 use std::future::Future;
 use std::io;
@@ -26,6 +26,8 @@ pub(crate) const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// How long an answer may take to come first.
 const GRACE: Duration = Duration::from_millis(50);
+/// How long one is waited for that cannot be preceded by another.
+const SILENCE: Duration = Duration::from_millis(150);
 /// After the interim answer, the connection is looked at again after this time, and then less and
 /// less often.
 const FIRST: Duration = Duration::from_millis(5);
@@ -47,37 +49,48 @@ pub(crate) enum Next {
 /// The wait for the answer of a visitor who has shut its side.
 pub(crate) struct HalfClose {
     since: Instant,
+    /// What was written before.
+    writes: u64,
     sleep: Pin<Box<Sleep>>,
     pause: Duration,
     asked: bool,
 }
 
 impl HalfClose {
-    /// From now on; nothing if such a visitor counts as gone.
-    pub(crate) fn new(activity: &Activity) -> Option<HalfClose> {
-        let sleep = || Box::pin(tokio::time::sleep(GRACE));
-        activity.awaits_answer().then(|| HalfClose {
+    /// From now on.
+    pub(crate) fn new(activity: &Activity) -> HalfClose {
+        HalfClose {
             since: Instant::now(),
-            sleep: sleep(),
+            writes: activity.writes(),
+            sleep: Box::pin(tokio::time::sleep(GRACE)),
             pause: FIRST,
             asked: false,
-        })
+        }
     }
 
-    /// What is to be done next, when it is time.
-    pub(crate) fn poll(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<Next> {
-        if !activity.is_busy() {
+    /// What is to be done next, when it is time; `busy` is whether a request is carried or some of
+    /// its answer is unwritten.
+    pub(crate) fn poll(
+        &mut self,
+        activity: &Activity,
+        busy: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Next> {
+        if !busy {
             return Poll::Ready(Next::End);
         }
         ready!(self.sleep.as_mut().poll(cx));
         let now = Instant::now();
-        if activity.is_body_wanted() && now - self.since >= REST {
+        let passed = now - self.since;
+        let ask = !self.asked && activity.awaits_answer();
+        self.asked |= ask;
+        // Whatever is written, or shall be as soon as there is room, tells by itself.
+        let told = self.asked || activity.writes() != self.writes;
+        if (!told && passed >= SILENCE) || (activity.is_body_wanted() && passed >= REST) {
             return Poll::Ready(Next::End);
         }
         self.sleep.as_mut().reset(now + self.pause);
         self.pause = (self.pause * 2).min(SELDOM);
-        let ask = !self.asked && activity.awaits_answer();
-        self.asked |= ask;
         Poll::Ready(if ask { Next::Ask } else { Next::Look })
     }
 }

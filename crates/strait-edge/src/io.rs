@@ -50,6 +50,8 @@ pub(crate) struct Conn {
     activity: Option<Arc<Activity>>,
     allowance: Option<Box<Allowance>>,
     half_close: Option<Box<HalfClose>>,
+    /// The HTTP library holds bytes that there was no room for.
+    unwritten: bool,
     /// The HTTP library waits for what comes, and so for the visitor's end.
     reads: bool,
     look: Option<Pin<Box<Sleep>>>,
@@ -67,6 +69,7 @@ impl Conn {
             activity: None,
             allowance: None,
             half_close: None,
+            unwritten: false,
             reads: false,
             look: None,
             linger: None,
@@ -93,9 +96,10 @@ impl Conn {
         self
     }
 
-    fn writes(&self) {
+    fn writes(&mut self) {
+        self.unwritten = true;
         if let Some(activity) = &self.activity {
-            activity.writes();
+            activity.write();
         }
     }
 
@@ -127,15 +131,23 @@ impl Conn {
         }
     }
 
+    fn is_http1(&self) -> bool {
+        self.allowance.is_none()
+    }
+
     /// The visitor has shut its side: ready when the HTTP library shall know.
     fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(activity) = self.activity.clone() else { return Poll::Ready(Ok(())) };
-        if self.half_close.is_none() {
-            self.half_close = HalfClose::new(&activity).map(Box::new);
+        let Some(activity) = self.activity.as_ref().filter(|_| self.is_http1()) else {
+            return Poll::Ready(Ok(()));
+        };
+        // An answer is over when all of it is written.
+        let busy = activity.is_busy() || self.unwritten;
+        if !busy && self.half_close.is_none() {
+            return Poll::Ready(Ok(()));
         }
-        let Some(half_close) = &mut self.half_close else { return Poll::Ready(Ok(())) };
+        let half_close = self.half_close.get_or_insert_with(|| Box::new(HalfClose::new(activity)));
         loop {
-            let next = ready!(half_close.poll(&activity, cx));
+            let next = ready!(half_close.poll(activity, busy, cx));
             was_reset(&self.stream)?;
             match next {
                 Next::Look => {}
@@ -158,8 +170,7 @@ impl Conn {
     fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let reads = std::mem::take(&mut self.reads) || self.half_close.is_some();
         // On HTTP/2 the library always reads.
-        let counted = self.allowance.is_some();
-        if reads || counted || !self.activity.as_ref().is_some_and(|a| a.is_busy()) {
+        if reads || !self.is_http1() || !self.activity.as_ref().is_some_and(|a| a.is_busy()) {
             return Ok(());
         }
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
@@ -279,6 +290,8 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The library flushes when it has written all.
+        self.unwritten = false;
         self.look(cx)?;
         let result = each!(&mut self.stream, io => Pin::new(io).poll_flush(cx));
         self.wrote(result)

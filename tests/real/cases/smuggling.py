@@ -137,6 +137,20 @@ async def unharmed(pair) -> None:
         assert "panicked" not in node.log.read_text(), f"the {side} panicked:\n{node.tail()}"
 
 
+def families(name: str):
+    """Declares a case for each family of variants."""
+
+    def declare(function):
+        for module, prefix, send in ((framing, "", by_http1), (downgrades, "HTTP/2, ", by_http2)):
+            for family in module.FAMILIES:
+                variants = module.variants(family)
+                case(f"{name}: {prefix}{family}", ENTRIES, seconds=60, variants=variants, send=send)(function)
+        return function
+
+    return declare
+
+
+@families("no request is smuggled")
 async def attacked(t, variants, send):
     async with Recorder() as recorder:
         world = await t.alone(f"smuggling-{t.mode}", services=[Service("http", recorder.port)], settings=TIMES)
@@ -149,9 +163,3 @@ async def attacked(t, variants, send):
         violations = recorder.violations()
         assert not wrong and not violations, "\n".join([f"{len(wrong)} of {count}", *wrong, *violations])
         await unharmed(world.pair)
-
-
-for FAMILY in framing.FAMILIES:
-    case(f"no request is smuggled: {FAMILY}", ENTRIES, seconds=60, variants=framing.variants(FAMILY), send=by_http1)(attacked)
-for FAMILY in downgrades.FAMILIES:
-    case(f"no request is smuggled: HTTP/2, {FAMILY}", ENTRIES, seconds=60, variants=downgrades.variants(FAMILY), send=by_http2)(attacked)

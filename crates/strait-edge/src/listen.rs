@@ -229,6 +229,8 @@ fn http2(settings: &Settings, tasks: Tasks) -> hyper::server::conn::http2::Build
         // Enough for every stream's window: a stalled upload never stalls another.
         .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS)
         .max_concurrent_streams(MAX_STREAMS)
+        // WebSocket by HTTP/2 (RFC 8441 3).
+        .enable_connect_protocol()
         .max_send_buf_size(128 << 10)
         .max_header_list_size(
             u32::try_from(

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_KEY};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -97,13 +97,23 @@ impl Visit {
             "bad_request: this WebSocket version is not served; use 13 (request {})\n",
             self.id
         );
-        let mut response = self.tell(StatusCode::UPGRADE_REQUIRED, text, "bad_request", false);
+        // RFC 9110 15.5.22: a 426 names the protocol to upgrade to, which HTTP/2 has no field for.
+        let upgrades = self.version < Version::HTTP_2;
+        let status = if upgrades { StatusCode::UPGRADE_REQUIRED } else { StatusCode::BAD_REQUEST };
+        let mut response = self.tell(status, text, "bad_request", false);
         let headers = response.headers_mut();
         headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
-        // RFC 9110 15.5.22: a 426 names the protocol to upgrade to.
-        headers.insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if upgrades {
+            headers.insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         response
+    }
+
+    fn refuse_protocol(self) -> Response<Outgoing> {
+        let text =
+            format!("bad_request: CONNECT is served for `websocket` only (request {})\n", self.id);
+        self.tell(StatusCode::NOT_IMPLEMENTED, text, "bad_request", false)
     }
 }
 
@@ -123,7 +133,9 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
     };
     let looks_like_grpc = visit.version == Version::HTTP_2 && classify::is_grpc(&parts.headers);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let websocket_key = parts.headers.get("sec-websocket-key").cloned();
+    // HTTP/2 has no key: its handshake cannot be forged by a plain request (RFC 8441 5).
+    let http1 = visit.version < Version::HTTP_2;
+    let websocket_key = parts.headers.get(SEC_WEBSOCKET_KEY).filter(|_| http1).cloned();
     let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let settings = &visit.door.entry.settings;
     let Classified { protocol, mut head, length } = match classify(parts, &scheme, settings) {
@@ -134,11 +146,13 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
             return visit.refuse(&fault);
         }
         Err(Refusal::Method) => return visit.refuse_method(),
+        Err(Refusal::ConnectProtocol) => return visit.refuse_protocol(),
         Err(Refusal::WebSocketVersion) => return visit.refuse_version(),
     };
     let origin = Origin::Entry(visit.door.entry.name.clone());
     let mut context = Context::new(protocol, origin, Some(visit.door.peer));
     context.id = visit.id;
+    context.caller.version = Some(visit.version);
     context.trace = forwarded::trace(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);
     let word = if visit.door.secure { "https" } else { "http" };

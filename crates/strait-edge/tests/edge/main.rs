@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, missing_docs)]
 
 mod break_off;
+mod connect;
 mod grpc;
 mod hostile;
 mod http;

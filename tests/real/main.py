@@ -24,7 +24,7 @@ from world import Backends, World  # noqa: E402
 
 # In this order: what everything else rests on first.
 MODULES = (
-    "http_basics", "http_edges", "websocket", "grpc_calls", "browser", "etcd",
+    "http_basics", "http_edges", "websocket", "websocket_h2", "grpc_calls", "browser", "etcd",
     "scenario", "load", "memory", "budget", "isolation", "cancel", "observe", "security", "life", "demo",
 )
 MODES = ("direct", "server-entry", "client-entry", "once")

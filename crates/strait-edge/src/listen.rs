@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::activity::{Activity, Verdict};
 use crate::detect::{self, Version};
 use crate::forwarded::Peer;
+use crate::grpc::web_cors::Cors;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Stream, tune};
 use crate::settings::{Settings, or_never};
@@ -39,6 +40,8 @@ pub struct Entry {
     /// TLS with this configuration, whose ALPN should offer `h2` and `http/1.1`; in clear
     /// without.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whose pages may call by gRPC-Web.
+    pub cors: Cors,
 }
 
 /// The tasks of an entry, which end with it.

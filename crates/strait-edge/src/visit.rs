@@ -7,11 +7,14 @@ use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_KEY};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use strait_engine::{Answer, Context, Exchange, Fault, Origin, Protocol, RequestId, fault};
+use strait_engine::{
+    Answer, Context, Exchange, Fault, Origin, Protocol, RequestHead, RequestId, fault,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
 use crate::classify::{self, Classified, Refusal, classify};
+use crate::grpc::web::Web;
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
 use crate::{forwarded, grpc, http as plain, websocket};
@@ -140,7 +143,9 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
     let settings = &visit.door.entry.settings;
     let Classified { protocol, mut head, length } = match classify(parts, &scheme, settings) {
         Ok(classified) => classified,
-        Err(Refusal::Fault(fault)) if looks_like_grpc => return grpc::entry::refuse(visit, &fault),
+        Err(Refusal::Fault(fault)) if looks_like_grpc => {
+            return grpc::entry::refuse(visit, &fault, None);
+        }
         Err(Refusal::Fault(fault)) => {
             visit.must_close = true;
             return visit.refuse(&fault);
@@ -149,6 +154,11 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
         Err(Refusal::ConnectProtocol) => return visit.refuse_protocol(),
         Err(Refusal::WebSocketVersion) => return visit.refuse_version(),
     };
+    if let Some(headers) = preflight(&visit.door.entry, protocol, &head) {
+        return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
+    }
+    let web = web(&visit.door.entry, protocol, &mut head);
+    let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
     let origin = Origin::Entry(visit.door.entry.name.clone());
     let mut context = Context::new(protocol, origin, Some(visit.door.peer));
     context.id = visit.id;
@@ -160,16 +170,34 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
     let request = Requested { head, context, length };
     match protocol {
         Protocol::Http => plain::entry::carry(visit, request, body).await,
-        Protocol::Grpc => grpc::entry::carry(visit, request, body).await,
+        Protocol::Grpc => grpc::entry::carry(visit, request, body, web).await,
         Protocol::WebSocket => {
             websocket::entry::carry(visit, request, upgrade, websocket_key).await
         }
     }
 }
 
+/// The answer to a browser that asks whether a page may call by gRPC-Web.
+fn preflight(entry: &Entry, protocol: Protocol, head: &RequestHead) -> Option<http::HeaderMap> {
+    let headers = entry.cors.preflight(head).filter(|_| protocol == Protocol::Http)?;
+    entry.upstream.serves(Protocol::Grpc, head).then_some(headers)
+}
+
+/// How this caller speaks gRPC-Web; its head is one of gRPC afterwards. A service of HTTP
+/// that speaks gRPC-Web itself gets it as it is.
+fn web(entry: &Entry, protocol: Protocol, head: &mut RequestHead) -> Option<Web> {
+    let web = Web::of(head, &entry.cors).filter(|_| protocol == Protocol::Http)?;
+    let serves = |protocol| entry.upstream.serves(protocol, head);
+    if !serves(Protocol::Grpc) && serves(Protocol::Http) {
+        return None;
+    }
+    web.ask(&mut head.headers);
+    Some(web)
+}
+
 /// A request that was found valid.
 pub(crate) struct Requested {
-    pub(crate) head: strait_engine::RequestHead,
+    pub(crate) head: RequestHead,
     pub(crate) context: Context,
     pub(crate) length: Option<u64>,
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
-use strait_wire::{Data, Part, Protocol, Reason};
+use strait_wire::{Data, Part, Protocol, Reason, RequestHead};
 use tokio::time::{Instant as Timer, Sleep, sleep_until};
 
 use crate::clock::now;
@@ -89,6 +89,10 @@ impl Dispatch {
 impl Upstream for Dispatch {
     fn carry(&self, exchange: Exchange) -> Carried<'_> {
         Box::pin(self.handle(exchange))
+    }
+
+    fn serves(&self, protocol: Protocol, head: &RequestHead) -> bool {
+        self.directory.serves(protocol, head)
     }
 }
 

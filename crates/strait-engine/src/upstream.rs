@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use strait_wire::{Protocol, RequestHead};
+
 use crate::{Answer, Exchange, Fault};
 
 /// Why an exchange was not carried.
@@ -31,4 +33,10 @@ pub type Carried<'a> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Se
 pub trait Upstream: Send + Sync + 'static {
     /// Carries `exchange` to its answer.
     fn carry(&self, exchange: Exchange) -> Carried<'_>;
+
+    /// Whether a request of an entry with this protocol and head has somewhere to go,
+    /// connected or not.
+    fn serves(&self, _protocol: Protocol, _head: &RequestHead) -> bool {
+        true
+    }
 }

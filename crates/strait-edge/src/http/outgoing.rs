@@ -9,6 +9,7 @@ use strait_engine::BoxBody;
 
 use crate::activity::Active;
 use crate::grpc::body::Messages;
+use crate::grpc::web;
 use crate::http::body::{Cut, Plain};
 
 /// What is sent after a head.
@@ -24,6 +25,7 @@ enum Kind {
     Full(Option<Bytes>),
     Plain(Plain),
     Messages(Box<Messages>),
+    Web(Box<web::Encoded>),
 }
 
 impl Outgoing {
@@ -47,6 +49,11 @@ impl Outgoing {
         Outgoing::of(Kind::Messages(Box::new(messages)))
     }
 
+    /// gRPC messages as gRPC-Web.
+    pub(crate) fn web(encoded: web::Encoded) -> Outgoing {
+        Outgoing::of(Kind::Web(Box::new(encoded)))
+    }
+
     /// Marks the connection as busy until this body ends.
     pub(crate) fn active(mut self, active: Active, reset_on_cut: bool) -> Outgoing {
         self.active = Some(active);
@@ -60,6 +67,7 @@ impl Outgoing {
             Kind::Full(_) => Box::new(strait_engine::EmptyBody),
             Kind::Plain(plain) => plain.into_body(),
             Kind::Messages(messages) => messages.into_body(),
+            Kind::Web(encoded) => encoded.into_body(),
         }
     }
 }
@@ -77,6 +85,7 @@ impl Body for Outgoing {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Plain(plain) => plain.poll_frame(cx),
             Kind::Messages(messages) => messages.poll_frame(cx),
+            Kind::Web(encoded) => encoded.poll_frame(cx),
         };
         if let (Poll::Ready(Some(Err(cut))), Some(active)) = (&frame, &this.active) {
             tracing::debug!(%cut, "an answer was cut");
@@ -92,6 +101,7 @@ impl Body for Outgoing {
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Plain(plain) => plain.is_end(),
             Kind::Messages(messages) => messages.is_end(),
+            Kind::Web(encoded) => encoded.is_end(),
         }
     }
 
@@ -100,7 +110,7 @@ impl Body for Outgoing {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Plain(plain) => plain.size_hint(),
             // gRPC bodies have no Content-Length.
-            Kind::Messages(_) => SizeHint::default(),
+            Kind::Messages(_) | Kind::Web(_) => SizeHint::default(),
         }
     }
 }

@@ -96,6 +96,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "f:3:1: [[entries]] has no `listen`: write listen = \"127.0.0.1:8080\"",
     ),
     (
+        "[[entries]]\nlisten = 80\ncors_origins = [\"https://a.example/\"]",
+        "f:5:17: `cors_origins`: \"https://a.example/\" is not the origin of a page; write it as browsers send it, like \"https://app.example.org\" or \"http://localhost:3000\": lower case, without path and without the scheme's own port; or \"*\" for any",
+    ),
+    (
         "[[entries]]\nlisten = 80\n[[entries]]\nlisten = \"127.0.0.1:80\"",
         "f:6:10: `listen`: 127.0.0.1:80 is taken by entry `web`",
     ),

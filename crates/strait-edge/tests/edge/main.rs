@@ -4,6 +4,7 @@
 mod break_off;
 mod connect;
 mod grpc;
+mod grpc_web;
 mod hostile;
 mod http;
 mod life;

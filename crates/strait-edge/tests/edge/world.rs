@@ -175,6 +175,16 @@ pub fn backend(address: &str, settings: Settings) -> Backend {
 
 /// An entry to a service by the given scheme, by way of a dispatch, as everywhere.
 pub async fn door(scheme: &str, service: &Service, settings: Settings) -> Door {
+    door_for(Vec::new(), scheme, service, settings).await
+}
+
+/// The same to a service of these protocols only.
+pub async fn door_for(
+    protocols: Vec<Protocol>,
+    scheme: &str,
+    service: &Service,
+    settings: Settings,
+) -> Door {
     struct NoRecords;
     impl Recorder for NoRecords {
         fn started(&self, _: Protocol) {}
@@ -183,7 +193,7 @@ pub async fn door(scheme: &str, service: &Service, settings: Settings) -> Door {
     let address = format!("{scheme}://{}", service.address);
     let only = strait_wire::Service {
         name: "only".into(),
-        protocols: Vec::new(),
+        protocols,
         hosts: Vec::new(),
         path_prefix: String::new(),
     };

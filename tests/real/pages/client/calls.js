@@ -101,7 +101,7 @@ export function official(baseUrl, format) {
   );
   const ask = method('Ask', MethodType.UNARY);
   const expand = method('Expand', MethodType.SERVER_STREAMING);
-  const unary = (request) => client.thenableCall(`${baseUrl}/probe.v1.Probe/Ask`, request, {}, ask);
+  const unary = (request) => client.unaryCall(`${baseUrl}/probe.v1.Probe/Ask`, request, {}, ask);
   const streamed = (request) => new Promise((done) => {
     const seen = [];
     const stream = client.serverStreaming(`${baseUrl}/probe.v1.Probe/Expand`, request, {}, expand);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use strait_edge::{Backend, Entry, tls};
+use strait_edge::{Backend, Cors, Entry, tls};
 use strait_engine::{Budget, Directory, Dispatch, Local, Recorder, Upstream};
 use strait_wire::Reason;
 use tokio::net::TcpListener;
@@ -80,8 +80,13 @@ impl Node {
                 )?),
                 None => None,
             };
-            let entry =
-                Entry { name: entry.name.as_str().into(), upstream, settings: edge.clone(), tls };
+            let entry = Entry {
+                name: entry.name.as_str().into(),
+                upstream,
+                settings: edge.clone(),
+                tls,
+                cors: Cors::new(entry.cors_origins.clone()),
+            };
             bound.push((listener, entry, address));
         }
         let hub = Arc::new(hub(&config, directory, dispatch, &bound)?);

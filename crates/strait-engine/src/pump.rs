@@ -31,7 +31,7 @@ fn poll(
     loop {
         // Asking for room first is the back-pressure, and tells when the request is cut.
         ready!(writer.poll_room(cx))?;
-        ready!(share.poll_turn(cx));
+        ready!(share.poll_turn(writer.turns(), cx));
         let Poll::Ready(part) = body.poll_part(cx) else {
             share.rest();
             return Poll::Pending;

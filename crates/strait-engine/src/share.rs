@@ -1,6 +1,10 @@
 //! What a task may move before others get their turn.
 
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use crate::Turns;
+use crate::turns::Place;
 
 /// Bytes that a task moves in one turn. Whatever it copies and writes on the way is time for
 /// which every other task on its thread waits: tens of microseconds for this much.
@@ -8,26 +12,36 @@ const SHARE: usize = 32 * 1024;
 
 /// A task's share of its thread: bytes that it may still move before it lets others go first.
 /// The runtime's own budget counts operations, of which one may move any amount.
-#[derive(Debug)]
 pub struct Share {
     left: usize,
+    /// Where it waits for more.
+    place: Option<Arc<Place>>,
 }
 
 impl Default for Share {
     fn default() -> Share {
-        Share { left: SHARE }
+        Share { left: SHARE, place: None }
     }
 }
 
 impl Share {
-    /// Ready while something is left. When nothing is, pending once: the task goes to the
-    /// end of the line.
-    pub fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready while something is left. When nothing is, pending until it is the task's turn
+    /// again in the line of `turns`.
+    pub fn poll_turn(&mut self, turns: &Turns, cx: &mut Context<'_>) -> Poll<()> {
         if self.left > 0 {
             return Poll::Ready(());
         }
-        self.left = SHARE;
-        cx.waker().wake_by_ref();
+        if let Some(place) = &self.place {
+            ready!(place.poll(cx));
+            self.place = None;
+            self.left = SHARE;
+            return Poll::Ready(());
+        }
+        self.place = turns.join(cx);
+        if self.place.is_none() {
+            self.left = SHARE;
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 
@@ -42,6 +56,14 @@ impl Share {
     }
 }
 
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            place.leave();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::task::Waker;
@@ -53,12 +75,12 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let mut share = Share::default();
         share.spend(SHARE - 1);
-        assert!(share.poll_turn(&mut cx).is_ready());
+        assert!(share.poll_turn(&Turns::NONE, &mut cx).is_ready());
         share.spend(1000);
-        assert!(share.poll_turn(&mut cx).is_pending());
-        assert!(share.poll_turn(&mut cx).is_ready());
+        assert!(share.poll_turn(&Turns::NONE, &mut cx).is_pending());
+        assert!(share.poll_turn(&Turns::NONE, &mut cx).is_ready());
         share.spend(SHARE);
         share.rest();
-        assert!(share.poll_turn(&mut cx).is_ready());
+        assert!(share.poll_turn(&Turns::NONE, &mut cx).is_ready());
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use socket2::SockRef;
-use strait_engine::{Fatal, Incoming, LinkError, Refusal, Session, Share};
+use strait_engine::{Fatal, Incoming, LinkError, Refusal, Session, Share, Turns};
 use strait_wire::{Frame, codec};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -81,7 +81,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Shared<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.share.poll_turn(cx));
+        ready!(self.share.poll_turn(&Turns::NONE, cx));
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         match read {

@@ -80,7 +80,7 @@ pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
 async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
     let mut goodbye = None;
     let mut alarm = pin!(sleep_until(Instant::now()));
-    let mut share = Share::default();
+    let mut share = Share::of_tunnel();
     loop {
         // Looked at before every frame: a peer that sends without pause must not be able to
         // put off the ping that shows that it does not read.

@@ -31,7 +31,7 @@ pub(crate) fn fault(gone: Gone) -> Fault {
 
 impl StreamReader {
     pub(crate) fn new(session: Session, no: StreamNo) -> StreamReader {
-        StreamReader { session, no, size: None, share: Share::default() }
+        StreamReader { session, no, size: None, share: Share::of_body() }
     }
 
     /// Waits for the answer's head.

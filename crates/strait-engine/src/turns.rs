@@ -162,7 +162,7 @@ mod tests {
 
     /// Moves as much as it can, and counts its turns in `log` under `name`.
     async fn greedy(turns: Turns, name: usize, count: usize, log: Arc<Mutex<Vec<usize>>>) {
-        let mut share = Share::default();
+        let mut share = Share::of_body();
         for _ in 0..count {
             poll_fn(|cx| share.poll_turn(&turns, cx)).await;
             log.lock().unwrap().push(name);

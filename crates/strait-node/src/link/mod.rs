@@ -43,6 +43,9 @@ pub(crate) const SEND_BUFFER: usize = 16 * 1024;
 /// Bytes that the encoder packs into one HTTP/2 write.
 const PACK: usize = 16 * 1024;
 
+/// Bytes of a message around its piece, most of the time.
+const HEAD: usize = 256;
+
 /// Bytes in the socket that the kernel has not sent: beyond this it reports "full".
 const NOT_SENT: u32 = 16 * 1024;
 
@@ -71,7 +74,7 @@ pub(crate) struct Shared<T> {
 
 impl<T> Shared<T> {
     pub(crate) fn new(io: T) -> Shared<T> {
-        Shared { io, share: Share::default() }
+        Shared { io, share: Share::of_tunnel() }
     }
 }
 
@@ -146,6 +149,8 @@ impl Encoder for FrameCodec {
     type Error = Status;
 
     fn encode(&mut self, frame: Frame, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // At once what a piece and its head take, lest the buffer grows by copying.
+        out.reserve(frame.weight() + HEAD);
         codec::encode(frame, out);
         Ok(())
     }

@@ -77,6 +77,7 @@ impl Visit {
         let origin = Origin::Entry(self.door.entry.name.clone());
         let mut context = Context::new(protocol, origin, Some(self.door.peer));
         context.id = self.id;
+        context.caller.version = Some(self.version);
         context
     }
 

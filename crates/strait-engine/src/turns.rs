@@ -51,12 +51,18 @@ impl Turns {
     /// # Panics
     /// Outside of a runtime.
     pub fn start() -> Turns {
-        let width = Handle::current().metrics().num_workers();
+        let (turns, usher) = Turns::line(Handle::current().metrics().num_workers());
+        tokio::spawn(usher);
+        turns
+    }
+
+    /// A line, and the task that lets `width` of it go on at a time.
+    pub(crate) fn line(width: usize) -> (Turns, impl Future<Output = ()> + Send) {
         let shared = Arc::new(Shared(Mutex::default()));
         let line = Arc::downgrade(&shared);
         let mut has_yielded = false;
-        tokio::spawn(poll_fn(move |cx| usher(&line, width, &mut has_yielded, cx)));
-        Turns(Some(shared))
+        let usher = poll_fn(move |cx| usher(&line, width, &mut has_yielded, cx));
+        (Turns(Some(shared)), usher)
     }
 
     /// Takes a place at the end of the line for the task of `cx`; `None` without a line.

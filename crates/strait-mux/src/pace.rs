@@ -2,7 +2,7 @@
 //! moment. Each piece costs both ends a good deal beside its bytes, and on a fast link a large
 //! one delays the others by no more than a small one does on a slow link.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::Settings;
 
@@ -47,6 +47,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// The piece after a while on a link of `rate` bytes per second.

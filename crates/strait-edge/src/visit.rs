@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use strait_engine::{Answer, Context, Exchange, Fault, Origin, Protocol, Reason, RequestId, fault};
+use strait_engine::{
+    Answer, Context, EmptyBody, Exchange, Fault, Origin, Protocol, Reason, RequestHead, RequestId,
+    fault,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
@@ -56,16 +60,28 @@ impl Visit {
 
     /// The answer of our own that tells of `fault`.
     pub(crate) fn refuse(self, fault: &Fault) -> Response<Outgoing> {
-        tracing::debug!(id = %self.id, %fault, "a request was refused");
-        let status = fault.face().status();
+        let face = fault.face();
+        let status = face.status();
         let text = fault::line(fault.reason, &self.id);
-        let draining = fault.reason == Reason::Draining;
-        let close = draining || (self.must_close && status.is_client_error());
+        let close = face.closes() || (self.must_close && status.is_client_error());
         let mut response = self.tell(status, text, fault.reason.as_str(), close);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = face.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+
+    /// What is known of the exchange before its head is read.
+    fn context(&self, protocol: Protocol) -> Context {
+        let origin = Origin::Entry(self.door.entry.name.clone());
+        let mut context = Context::new(protocol, origin, Some(self.door.peer));
+        context.id = self.id;
+        context
+    }
+
+    /// Has it recorded that this request is answered here, because of `fault`.
+    pub(crate) fn record(&self, refused: &Exchange, fault: &Fault) {
+        self.door.entry.upstream.refused(refused, fault.face().status(), fault);
     }
 
     fn tell(
@@ -111,10 +127,14 @@ impl Visit {
 pub(crate) const X_STRAIT_ERROR: HeaderName = HeaderName::from_static("x-strait-error");
 
 /// Answers one request.
-pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Response<Outgoing> {
+pub(crate) async fn visit(
+    door: Arc<Door>,
+    active: Active,
+    request: Request<Incoming>,
+) -> Response<Outgoing> {
     let (mut parts, body) = request.into_parts();
     let mut visit = Visit {
-        active: door.activity.request(),
+        active,
         id: RequestId::new(),
         version: parts.version,
         is_head: parts.method == http::Method::HEAD,
@@ -126,20 +146,20 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
     let websocket_key = parts.headers.get("sec-websocket-key").cloned();
     let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let settings = &visit.door.entry.settings;
+    let outline = Outline::of(&parts);
     let Classified { protocol, mut head, length } = match classify(parts, &scheme, settings) {
         Ok(classified) => classified,
-        Err(Refusal::Fault(fault)) if looks_like_grpc => return grpc::entry::refuse(visit, &fault),
-        Err(Refusal::Fault(fault)) => {
-            visit.must_close = true;
-            return visit.refuse(&fault);
+        Err(refusal) => {
+            if !http_body::Body::is_end_stream(&body) {
+                visit.door.activity.left_unread();
+            }
+            visit.must_close |= matches!(refusal, Refusal::Fault(_));
+            return outline.refuse(visit, refusal, looks_like_grpc);
         }
-        Err(Refusal::Method) => return visit.refuse_method(),
-        Err(Refusal::WebSocketVersion) => return visit.refuse_version(),
     };
-    let origin = Origin::Entry(visit.door.entry.name.clone());
-    let mut context = Context::new(protocol, origin, Some(visit.door.peer));
-    context.id = visit.id;
+    let mut context = visit.context(protocol);
     context.trace = forwarded::trace(&mut head.headers);
+    context.hops = forwarded::hops(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);
     let word = if visit.door.secure { "https" } else { "http" };
     forwarded::set(&mut head.headers, &visit.door.forwarded, word, &head.authority, settings);
@@ -153,9 +173,63 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
     }
 }
 
+/// What is recorded of a request whose head is refused.
+struct Outline {
+    method: http::Method,
+    uri: http::Uri,
+    host: Option<HeaderValue>,
+}
+
+impl Outline {
+    // Clones of these are counted references: cheap enough for requests that are fine.
+    fn of(parts: &http::request::Parts) -> Outline {
+        let host = parts.headers.get(http::header::HOST).cloned();
+        Outline { method: parts.method.clone(), uri: parts.uri.clone(), host }
+    }
+
+    /// Answers with `refusal`, and has that recorded.
+    fn refuse(self, visit: Visit, refusal: Refusal, grpc: bool) -> Response<Outgoing> {
+        let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
+        let refused = self.exchange(visit.context(protocol));
+        let upstream = visit.door.entry.upstream.clone();
+        let bad = |why| Fault::because(Reason::BadRequest, why);
+        let (fault, response) = match refusal {
+            Refusal::Fault(fault) if grpc => {
+                let response = grpc::entry::refuse(visit, &fault);
+                upstream.refused(&refused, fault.face().status(), &fault);
+                return response;
+            }
+            Refusal::Fault(fault) => (fault.clone(), visit.refuse(&fault)),
+            Refusal::Method => (bad("CONNECT or TRACE"), visit.refuse_method()),
+            Refusal::WebSocketVersion => {
+                (bad("a WebSocket version other than 13"), visit.refuse_version())
+            }
+        };
+        upstream.refused(&refused, response.status(), &fault);
+        response
+    }
+
+    fn exchange(self, context: Context) -> Exchange {
+        let authority = match (self.uri.authority(), &self.host) {
+            (Some(authority), _) => authority.as_str().as_bytes(),
+            (None, Some(host)) => host.as_bytes(),
+            (None, None) => b"",
+        };
+        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
+        let head = RequestHead {
+            method: self.method,
+            scheme: Scheme::HTTP,
+            authority: Bytes::copy_from_slice(authority),
+            path: Bytes::copy_from_slice(path.as_bytes()),
+            headers: http::HeaderMap::new(),
+        };
+        Exchange { head: Arc::new(head), context, body: Box::new(EmptyBody) }
+    }
+}
+
 /// A request that was found valid.
 pub(crate) struct Requested {
-    pub(crate) head: strait_engine::RequestHead,
+    pub(crate) head: RequestHead,
     pub(crate) context: Context,
     pub(crate) length: Option<u64>,
 }

@@ -11,7 +11,7 @@ use crate::group::Group;
 use crate::route::Match;
 
 /// Announced services that are remembered, connected or not.
-const MAX_SERVICES: usize = 100_000;
+pub const MAX_SERVICES: usize = 100_000;
 
 /// What one owner offers under one name.
 pub(crate) struct Offer {

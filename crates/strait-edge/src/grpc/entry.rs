@@ -26,7 +26,10 @@ pub(crate) async fn carry(
 ) -> Response<Outgoing> {
     match timeout::read(&request.head.headers) {
         Ok(left) => request.context.deadline = left.map(|left| Instant::now() + left),
-        Err(fault) => return refuse(visit, &fault),
+        Err(fault) => {
+            visit.record(&request.exchange(Box::new(EmptyBody)), &fault);
+            return refuse(visit, &fault);
+        }
     }
     remove(&mut request.head.headers, &CONTENT_LENGTH);
     let max_message = visit.door.entry.settings.max_message;
@@ -44,7 +47,6 @@ pub(crate) async fn carry(
 
 /// A trailers-only answer that tells of `fault`.
 pub(crate) fn refuse(visit: Visit, fault: &Fault) -> Response<Outgoing> {
-    tracing::debug!(id = %visit.id, %fault, "a call was refused");
     let mut headers = status::of_fault(fault, &visit.id);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(X_STRAIT_ERROR, HeaderValue::from_static(fault.reason.as_str()));
@@ -57,8 +59,9 @@ async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> {
     strip(&mut headers);
     remove(&mut headers, &CONTENT_LENGTH);
     if head.status.is_informational() {
-        let detail = "a status that cannot be answered";
-        return refuse(visit, &Fault::because(Reason::BackendInvalid, detail));
+        let fault = Fault::because(Reason::BackendInvalid, "a status that cannot be answered");
+        body.give_up(&fault);
+        return refuse(visit, &fault);
     }
     if head.status != StatusCode::OK || !is_grpc(&headers) {
         // Not an answer of a gRPC server. Callers make a status of the HTTP status; the

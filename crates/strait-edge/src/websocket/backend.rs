@@ -17,7 +17,6 @@ use tokio::time::Sleep;
 use crate::backend::Backend;
 use crate::http::backend::fault_of;
 use crate::http::body::poll_incoming;
-use crate::http::hop::strip;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Half};
 use crate::settings::or_never;
@@ -49,11 +48,10 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     };
     let status = response.status();
     if status != StatusCode::SWITCHING_PROTOCOLS {
-        return refused(response);
+        return refused(backend, response);
     }
     handshake::check_answer(response.headers(), &key)?;
-    let mut headers = response.headers().clone();
-    strip(&mut headers);
+    let mut headers = backend.answered(response.headers().clone())?;
     handshake::strip_leg(&mut headers);
     let conn = upgraded(response).await?;
     let extended = handshake::extended(&headers);
@@ -66,7 +64,8 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
         frames: Frames::of_backend(half, cutter, link.clone()),
         link,
         writing: Abort(writing.abort_handle()),
-        closing: None,
+        heard: false,
+        patience: None,
         close_wait: or_never(settings.close_wait),
         over: false,
     });
@@ -88,13 +87,12 @@ async fn shake_hands(
 }
 
 /// A backend's refusal is an ordinary answer.
-fn refused(response: Response<Incoming>) -> Result<Answer, Failure> {
+fn refused(backend: &Backend, response: Response<Incoming>) -> Result<Answer, Failure> {
     let (parts, body) = response.into_parts();
     if parts.status.is_informational() {
         return Err(Fault::because(Reason::BackendInvalid, "an unknown interim status").into());
     }
-    let mut headers = parts.headers;
-    strip(&mut headers);
+    let headers = backend.answered(parts.headers)?;
     let head = ResponseHead { status: parts.status, headers };
     let body: BoxBody = match http_body::Body::is_end_stream(&body) {
         true => Box::new(strait_engine::EmptyBody),
@@ -152,14 +150,16 @@ impl Drop for Abort {
     }
 }
 
-/// The answer's direction. After the backend's close frame it stays open until ours was
-/// written, so that a close handshake ends on both legs.
+/// The answer's direction. After the close frame of one side it stays open until the
+/// other's has passed, so that a close handshake ends on both legs; yet not for ever.
 struct ServiceFrames {
     frames: Frames,
     link: Arc<Link>,
     #[allow(dead_code, reason = "held for its drop, which ends the other direction")]
     writing: Abort,
-    closing: Option<Pin<Box<Sleep>>>,
+    /// The service's close frame has come.
+    heard: bool,
+    patience: Option<Pin<Box<Sleep>>>,
     close_wait: Duration,
     over: bool,
 }
@@ -169,19 +169,25 @@ impl Body for ServiceFrames {
         if self.over {
             return Poll::Ready(None);
         }
-        if self.closing.is_none() {
-            if let Some(part) = ready!(self.frames.poll_part(cx)) {
-                return Poll::Ready(Some(part));
+        if !self.heard {
+            match self.frames.poll_part(cx) {
+                Poll::Ready(Some(part)) => return Poll::Ready(Some(part)),
+                Poll::Ready(None) => self.heard = true,
+                Poll::Pending => {}
             }
-            self.closing = Some(Box::pin(tokio::time::sleep(self.close_wait)));
         }
-        let patience = self.closing.as_mut().map(|sleep| sleep.as_mut().poll(cx));
-        let closed = self.link.poll_closed(cx);
-        if closed.is_pending() && matches!(patience, Some(Poll::Pending)) {
-            return Poll::Pending;
+        let written = self.link.poll_closed(cx).is_ready();
+        if !(self.heard && written) {
+            if !self.heard && !written {
+                return Poll::Pending;
+            }
+            let limit = self.close_wait;
+            let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            ready!(patience.as_mut().poll(cx));
         }
         self.over = true;
-        Poll::Ready(None)
+        let late = "the service did not answer a close frame";
+        Poll::Ready((!self.heard).then(|| Err(Fault::because(Reason::BackendTimeout, late))))
     }
 
     fn is_end(&self) -> bool {

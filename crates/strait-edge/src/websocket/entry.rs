@@ -99,7 +99,7 @@ impl Relay {
                 let _ = tokio::time::timeout(self.close_wait, rest).await;
             }
             Ok(End::Fault(fault)) | Err(fault) => {
-                tracing::debug!(%fault, "a WebSocket was cut");
+                body.give_up(&fault);
                 drop(body);
                 pump.close_for(&fault).await;
             }

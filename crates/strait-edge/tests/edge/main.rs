@@ -6,6 +6,7 @@ mod grpc;
 mod hostile;
 mod http;
 mod life;
+mod limits;
 mod secure;
 mod upstream;
 mod websocket;

@@ -69,7 +69,7 @@ async fn read_frame(tcp: &mut TcpStream) -> Option<(Frame, bool)> {
 }
 
 /// Accepts the handshake as a service; returns the request's head.
-async fn accept(tcp: &mut TcpStream, extra: &str) -> String {
+pub async fn accept(tcp: &mut TcpStream, extra: &str) -> String {
     let head = read_until(tcp, "\r\n\r\n").await;
     let key = head
         .lines()
@@ -105,7 +105,7 @@ pub async fn echo(extra: &'static str) -> Service {
     .await
 }
 
-async fn open(door: &Door, extra: &str) -> (TcpStream, String) {
+pub async fn open(door: &Door, extra: &str) -> (TcpStream, String) {
     let mut tcp = TcpStream::connect(door.address).await.unwrap();
     let request = format!(
         "GET /chat?x=1 HTTP/1.1\r\nHost: a.example\r\nConnection: keep-alive, Upgrade\r\n\

@@ -74,13 +74,6 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// Bytes of all header fields of an answer: backends may say more than visitors.
-    pub(crate) fn max_answer_header_bytes(&self) -> usize {
-        self.max_header_bytes.saturating_mul(2).max(128 << 10)
-    }
-}
-
 /// A duration of far more than any timeout, for those that are turned off.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 

@@ -15,7 +15,7 @@ use strait_engine::{
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
-use crate::classify::{self, Classified, Refusal, classify, wire_size};
+use crate::classify::{self, Classified, Refusal, classify, fits};
 use crate::grpc::web::Web;
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
@@ -286,7 +286,7 @@ pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, F
     let entry = &visit.door.entry;
     let answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
     // Backends are held to it where they are dialled; the other end of a tunnel may not be.
-    if wire_size(&answer.head.headers) > entry.settings.max_answer_header_bytes() {
+    if !fits(&answer.head.headers, &entry.settings) {
         return Err(Fault::because(Reason::BackendInvalid, "an answer's head over the limit"));
     }
     Ok(answer)

@@ -143,6 +143,11 @@ async def offline(t):
     (await curl(entry, *flags)).is_ok()
     pair.kill(far)
     await pair.node[far].ended(5)
+
+    async def noticed():
+        return not (await pair.status(near))["sessions"]
+
+    await until("the near side has noticed", noticed, 5)
     got = (await curl(entry, *flags)).is_ok(503)
     assert got.one("x-strait-error") == b"client_offline" and got.one("retry-after") == b"1", got.headers
     assert got.seconds >= 0.9, f"refused after {got.seconds:.2f} s, not held"

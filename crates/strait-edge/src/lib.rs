@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod activity;
+mod allowance;
 mod backend;
 #[doc(hidden)]
 pub mod check;
@@ -15,6 +16,7 @@ mod detect;
 mod dial;
 mod forwarded;
 mod grpc;
+mod half_close;
 mod http;
 mod io;
 mod listen;
@@ -26,5 +28,6 @@ mod websocket;
 
 pub use backend::Backend;
 pub use dial::{AddressError, BackendAddress, Place, Scheme};
+pub use grpc::web_cors::Cors;
 pub use listen::{Entry, serve};
 pub use settings::Settings;

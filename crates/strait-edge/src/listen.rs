@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::{Request, Response};
@@ -20,8 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::activity::{Activity, Verdict};
+use crate::allowance::Allowance;
 use crate::detect::{self, Version};
 use crate::forwarded::Peer;
+use crate::grpc::web_cors::Cors;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Stream, tune};
 use crate::settings::{Settings, or_never};
@@ -39,6 +41,8 @@ pub struct Entry {
     /// TLS with this configuration, whose ALPN should offer `h2` and `http/1.1`; in clear
     /// without.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whose pages may call by gRPC-Web.
+    pub cors: Cors,
 }
 
 /// The tasks of an entry, which end with it.
@@ -134,7 +138,15 @@ async fn connection(
     };
     let activity = Activity::new();
     activity.bytes_came();
-    let conn = TokioIo::new(conn.watched(activity.clone()));
+    let mut conn = conn.watched(activity.clone());
+    if version == Version::Http2 {
+        conn = conn.counted(Allowance::new(
+            entry.settings.max_control_frames,
+            detect::PREFACE.len(),
+            Instant::now(),
+        ));
+    }
+    let conn = TokioIo::new(conn);
     let secure = entry.tls.is_some();
     let settings = entry.settings.clone();
     let (executor, drained) = (tasks.clone(), drain.clone());
@@ -149,7 +161,9 @@ async fn connection(
     });
     let service = service_fn(move |request: Request<Incoming>| {
         let door = door.clone();
-        async move { Ok::<Response<Outgoing>, Infallible>(visit(door, request).await) }
+        // At once: the library may look for the visitor's end before it first polls this.
+        let active = door.activity.request(request.version());
+        async move { Ok::<Response<Outgoing>, Infallible>(visit(door, active, request).await) }
     });
     match version {
         Version::Http1 => {
@@ -229,6 +243,8 @@ fn http2(settings: &Settings, tasks: Tasks) -> hyper::server::conn::http2::Build
         // Enough for every stream's window: a stalled upload never stalls another.
         .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS)
         .max_concurrent_streams(MAX_STREAMS)
+        // WebSocket by HTTP/2 (RFC 8441 3).
+        .enable_connect_protocol()
         .max_send_buf_size(128 << 10)
         .max_header_list_size(
             u32::try_from(
@@ -276,6 +292,12 @@ async fn watch<C, E>(
                 let next = match activity.verdict(settings, heads) {
                     Verdict::Fine(next) => next,
                     Verdict::SlowHead => return,
+                    Verdict::Stalled => {
+                        tracing::debug!("a visitor does not take its answer");
+                        // What the kernel holds for it would never be taken either.
+                        activity.reset_on_close();
+                        return;
+                    }
                     // Told to go before, and still here.
                     Verdict::Idle if told => return,
                     Verdict::Idle => {

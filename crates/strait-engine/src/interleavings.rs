@@ -17,7 +17,7 @@ use strait_wire::{
 };
 
 use crate::stream::{StreamReader, StreamWriter};
-use crate::{Body, Session};
+use crate::{Body, Session, Turns};
 
 /// Tries `body` in every order of steps with up to three switches that no thread asked for.
 fn every_order(body: impl Fn() + Send + Sync + 'static) {
@@ -40,8 +40,8 @@ fn hello() -> Hello {
 /// A session whose peer has said Hello, and which has said its own.
 fn session() -> Session {
     let settings = Settings::default();
-    let session =
-        Session::new("peer".into(), Side::Dialer, settings, Budget::new(1 << 24), hello());
+    let budget = Budget::new(1 << 24);
+    let session = Session::new("peer".into(), Side::Dialer, settings, budget, hello(), Turns::NONE);
     session.receive(Frame::Hello(Box::new(hello()))).unwrap();
     assert!(matches!(block_on(next_frame(&session)), Some(Frame::Hello(_))));
     session

@@ -12,6 +12,7 @@ mod flight;
 mod group;
 #[cfg(all(test, interleavings))]
 mod interleavings;
+mod offers;
 mod pump;
 mod record;
 mod route;
@@ -19,20 +20,23 @@ mod session;
 mod share;
 mod stream;
 mod sync;
+mod turns;
 mod upstream;
 
 pub use body::{Body, BoxBody, EmptyBody, collect_small, next_part};
 pub use carry::serve;
-pub use directory::{Directory, Local, MAX_SERVICES, RouteLine};
+pub use directory::{Directory, Local, RouteLine};
 pub use dispatch::{Dispatch, MAX_HOPS};
 pub use driver::{Ending, Incoming, LinkError, Refusal, drive};
 pub use exchange::{Answer, Caller, Context, Exchange, Origin};
 pub use fault::Fault;
 pub use flight::{Counters, Flight, Flights};
+pub use offers::MAX_SERVICES;
 pub use record::{Record, Recorder};
 pub use route::Match;
 pub use session::{News, Session};
 pub use share::Share;
+pub use turns::Turns;
 pub use upstream::{Carried, Failure, Upstream};
 
 pub use strait_mux::{Budget, Fatal, Refusals, Settings, Stats};

@@ -9,6 +9,7 @@ use strait_wire::{
 };
 
 use crate::life::State;
+use crate::pace::Pace;
 use crate::schedule::Schedule;
 use crate::stream::Stream;
 use crate::window::Window;
@@ -30,6 +31,7 @@ pub struct Mux {
     /// Requests with credit to be told.
     pub(crate) credits: VecDeque<StreamNo>,
     pub(crate) schedule: Schedule,
+    pub(crate) pace: Pace,
     pub(crate) events: VecDeque<Event>,
     pub(crate) leaving: Leaving,
     pub(crate) peer_leaving: bool,
@@ -95,6 +97,8 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Violations, unknown payloads and late frames, which cost nothing but a count.
     pub ignored: u64,
+    /// Violations among them.
+    pub violations: u64,
     /// The last round trip of a ping.
     pub rtt: Option<Duration>,
     /// What was refused because of a limit.
@@ -162,6 +166,7 @@ impl Mux {
             control: VecDeque::from([Frame::Hello(Box::new(hello))]),
             credits: VecDeque::new(),
             schedule: Schedule::default(),
+            pace: Pace::new(&settings, now),
             events: VecDeque::new(),
             leaving: Leaving::No,
             peer_leaving: false,
@@ -242,7 +247,12 @@ impl Mux {
 
     /// The figures of this end.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { budget_used: self.budget.used(), rtt: self.ping.rtt, ..self.stats };
+        let mut stats = Stats {
+            budget_used: self.budget.used(),
+            rtt: self.ping.rtt,
+            violations: u64::from(self.violations),
+            ..self.stats
+        };
         for stream in self.table.values() {
             stats.credit_outstanding += stream.recv.window.outstanding();
             stats.buffered += stream.recv.window.buffered() + stream.send.queued;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use strait_engine::{
-    Budget, Directory, Dispatch, Ending, News, Session, Settings, Upstream, drive, serve,
+    Budget, Directory, Dispatch, Ending, News, Session, Settings, Turns, Upstream, drive, serve,
 };
 use strait_wire::{Announced, Announcement, Hello, Reason, Refusal, Side};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,8 @@ pub(crate) struct Hub {
     pub(crate) settings: Settings,
     pub(crate) session_budget: usize,
     pub(crate) budget: Budget,
+    /// In which bodies are moved.
+    pub(crate) turns: Turns,
     /// Exchanges that peers opened.
     pub(crate) tasks: TaskTracker,
     /// Sessions.
@@ -36,6 +38,8 @@ pub(crate) struct Hub {
     pub(crate) connections: AtomicU64,
     /// Tunnels that came up.
     pub(crate) tunnels: AtomicU64,
+    /// Violations of the protocol by peers whose sessions have ended.
+    pub(crate) violations: AtomicU64,
 }
 
 /// One live session and what its peer said of itself.
@@ -64,7 +68,8 @@ impl Hub {
             ..Hello::default()
         };
         let budget = self.budget.child(self.session_budget);
-        let session = Session::new(name.into(), side, self.settings.clone(), budget.clone(), hello);
+        let (settings, turns) = (self.settings.clone(), self.turns.clone());
+        let session = Session::new(name.into(), side, settings, budget.clone(), hello, turns);
         session.announce(Announcement { revision: 1, services: self.directory.offered() });
         let peer =
             Peer { session: session.clone(), budget, address, since: Instant::now(), hello: None };
@@ -76,7 +81,19 @@ impl Hub {
     pub(crate) fn discard(&self, session: &Session) {
         session.lose(Reason::ClientLost);
         self.directory.withdraw(session);
-        self.peers(|peers| peers.retain(|peer| !peer.session.is(session)));
+        self.peers(|peers| {
+            peers.retain(|peer| !peer.session.is(session));
+            // Under the same lock: whoever sums up counts them once.
+            self.violations.fetch_add(session.stats().violations, Ordering::Relaxed);
+        });
+    }
+
+    /// Violations of the protocol by all peers so far.
+    pub(crate) fn violations(&self) -> u64 {
+        self.peers(|peers| {
+            let live: u64 = peers.iter().map(|peer| peer.session.stats().violations).sum();
+            live + self.violations.load(Ordering::Relaxed)
+        })
     }
 
     /// Runs a session until its link ends: answers what the peer opens, hears what it says.

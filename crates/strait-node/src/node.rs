@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use strait_edge::{Backend, Entry, tls};
+use strait_edge::{Backend, Cors, Entry, tls};
 use strait_engine::{Budget, Directory, Dispatch, Local, Recorder, Upstream};
 use strait_wire::Reason;
 use tokio::net::TcpListener;
@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::link::accept;
 use crate::link::dial::Dialer;
 use crate::observe::{Live, Recorders};
+use crate::secrets::Failures;
 use crate::server::Server;
 use crate::status::{Sums, View};
 
@@ -79,8 +80,13 @@ impl Node {
                 )?),
                 None => None,
             };
-            let entry =
-                Entry { name: entry.name.as_str().into(), upstream, settings: edge.clone(), tls };
+            let entry = Entry {
+                name: entry.name.as_str().into(),
+                upstream,
+                settings: edge.clone(),
+                tls,
+                cors: Cors::new(entry.cors_origins.clone()),
+            };
             bound.push((listener, entry, address));
         }
         let hub = Arc::new(hub(&config, directory, dispatch, &bound)?);
@@ -214,6 +220,7 @@ fn hub(
         settings,
         session_budget: limits.session_budget as usize,
         budget: Budget::new(limits.process_budget as usize),
+        turns: strait_engine::Turns::start(),
         tasks: TaskTracker::new(),
         links: TaskTracker::new(),
         draining: CancellationToken::new(),
@@ -225,6 +232,7 @@ fn hub(
         sessions: Mutex::default(),
         connections: AtomicU64::new(0),
         tunnels: AtomicU64::new(0),
+        violations: AtomicU64::new(0),
     })
 }
 
@@ -234,7 +242,8 @@ async fn tunnel(config: &Config, hub: &Arc<Hub>) -> Result<Tunnel, StartError> {
             let listener = bind(listen.listen, "the tunnel").await?;
             let identity = listen.tls.identity().map_err(StartError)?;
             let tls = identity.map(|identity| server_tls(&identity, tls::HTTP2)).transpose()?;
-            let server = Server { hub: hub.clone(), config: listen.clone() };
+            let failures = Failures::default();
+            let server = Server { hub: hub.clone(), config: listen.clone(), failures };
             Ok(Tunnel::Listen(listener, tls, Arc::new(server)))
         }
         Role::Client(dial) => {
@@ -287,6 +296,7 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         first_byte: times.first_byte,
         headers: times.headers,
         body_idle: times.body_idle,
+        answer_idle: times.answer_idle,
         keep_alive_idle: times.keep_alive_idle,
         backend_connect: times.backend_connect,
         backend_idle: times.backend_idle,
@@ -297,6 +307,7 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         max_header_fields: limits.max_header_fields as usize,
         max_uri: limits.max_uri as usize,
         max_body: limits.max_body,
+        max_control_frames: u32::try_from(limits.max_control_frames).unwrap_or(u32::MAX),
         max_message: limits.max_message,
         max_idle_connections: limits.max_idle_connections as usize,
         ..strait_edge::Settings::default()

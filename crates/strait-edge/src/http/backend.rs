@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderValue, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use strait_engine::{
@@ -22,9 +23,16 @@ use crate::pool::Lease;
 pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answer, Failure> {
     let http2 = backend.speaks_http2();
     let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    let has_body = !exchange.body.is_end();
     let build = |head: &RequestHead| {
         let mut length = Ok(None);
-        let request = backend.request(head, version, |headers| length = content_length(headers))?;
+        let request = backend.request(head, version, |headers| {
+            length = content_length(headers);
+            if has_body && !http2 && length == Ok(None) {
+                // The library chunks by itself, but for GET it would leave the body out.
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        })?;
         let malformed = |()| Fault::because(Reason::BadRequest, "malformed Content-Length");
         Ok((request, length.map_err(malformed)?))
     };

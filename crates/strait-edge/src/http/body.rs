@@ -15,6 +15,8 @@ use hyper::body::Incoming;
 use strait_engine::{BoxBody, Data, EmptyBody, Fault, Part, Reason};
 use tokio::time::{Instant, Sleep};
 
+use crate::http::hop::strip_trailers;
+
 /// A fault as the HTTP library's body error. What it does with it is a visible cut: on
 /// HTTP/1 the connection closes before the end, on HTTP/2 the stream is reset.
 #[derive(Debug)]
@@ -311,8 +313,11 @@ impl Plain {
                     Some(frame) => frame,
                     None => continue,
                 },
-                Some(Ok(Part::Trailers(trailers))) => match self.finish() {
-                    None => Some(Ok(Frame::trailers(trailers))),
+                Some(Ok(Part::Trailers(mut trailers))) => match self.finish() {
+                    None => {
+                        strip_trailers(&mut trailers);
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
                     other => other,
                 },
                 Some(Err(fault)) => self.fail(fault),

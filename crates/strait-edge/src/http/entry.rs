@@ -48,7 +48,10 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
         if head.status == StatusCode::NO_CONTENT {
             remove(&mut headers, &CONTENT_LENGTH);
         }
-        end_of(&mut body).await;
+        let end = end_of(&mut body).await;
+        if let (true, Err(fault)) = (bodiless, end) {
+            return visit.refuse(&fault);
+        }
         return visit.respond(head.status, headers, Outgoing::full(""), false);
     }
     if body.is_end() && length.is_some_and(|length| length > 0) {
@@ -75,9 +78,15 @@ fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<Option<u64>, Fau
 }
 
 /// Sees the end of a body that has nothing to send, so that dropping it is no cancel.
-async fn end_of(body: &mut BoxBody) {
-    if !body.is_end() {
-        let _ = tokio::time::timeout(Duration::from_secs(5), next_part(body)).await;
+async fn end_of(body: &mut BoxBody) -> Result<(), Fault> {
+    if body.is_end() {
+        return Ok(());
+    }
+    match tokio::time::timeout(Duration::from_secs(5), next_part(body)).await {
+        Ok(Some(Ok(Part::Data(data)))) if !data.bytes.is_empty() => {
+            Err(Fault::because(Reason::BackendInvalid, "a body where there is none"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -131,7 +140,11 @@ async fn leave_unread(mut body: Incoming) {
 impl Body for VisitorBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let part = match poll_incoming(body, cx) {
+        let polled = poll_incoming(body, cx);
+        if !self.http2 {
+            self.door.activity.want_body(polled.is_pending());
+        }
+        let part = match polled {
             Poll::Ready(part) => part,
             Poll::Pending if self.idle.poll_silence(cx).is_ready() => {
                 let detail = "the visitor stopped sending its body";
@@ -172,6 +185,7 @@ impl Body for VisitorBody {
 
 impl Drop for VisitorBody {
     fn drop(&mut self) {
+        self.door.activity.want_body(false);
         if self.ended || self.is_end() {
             return;
         }

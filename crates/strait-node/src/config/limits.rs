@@ -117,6 +117,8 @@ limits! {
         "The request target" => "`uri_too_long`";
     max_body: Size = NONE, 1, MIB * GIB;
         "The body of one plain HTTP request" => "`body_too_large`";
+    max_control_frames: Count = 20_000, 100, 10_000_000;
+        "Frames of HTTP/2 that serve no request, from one visitor at once; a tenth of it comes back each second, and a request that is taken back counts as ten" => "the connection is closed";
     max_message: Size = 16 * MIB, KIB, 4 * GIB;
         "One gRPC message or WebSocket message" => "`message_too_large`";
     max_idle_connections: Count = 256, 0, 100_000;
@@ -178,6 +180,8 @@ times! {
         "From the first byte of a request's head to its last; a visitor's TLS handshake" => "the connection is closed";
     body_idle = 30 * SECOND, 10, HOUR;
         "A pause within the body of a plain HTTP request" => "`request_timeout`";
+    answer_idle = 300 * SECOND, 10, 24 * HOUR;
+        "An answer that its visitor does not take; not for gRPC and WebSocket" => "the connection is closed";
     keep_alive_idle = 75 * SECOND, 10, 24 * HOUR;
         "A visitor's connection without a request" => "the connection is closed, HTTP/2 with GOAWAY";
     hold = 300, 0, HOUR;

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use socket2::{Domain, SockRef, Socket, Type};
 use strait_engine::{
     Answer, Body, BoxBody, Budget, Carried, Context, Data, EmptyBody, Exchange, Fault, News,
-    Origin, Part, Protocol, RequestHead, ResponseHead, Session, Settings, Upstream, drive,
+    Origin, Part, Protocol, RequestHead, ResponseHead, Session, Settings, Turns, Upstream, drive,
     next_part, serve,
 };
 use strait_wire::{Hello, Side};
@@ -22,9 +22,8 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 
-use super::accept::{Gate, listen};
+use super::accept::{Gate, Refused, listen};
 use super::dial::Dialer;
 use super::{NOT_SENT, PACK, Received, SEND_BUFFER};
 use crate::config::ServerUrl;
@@ -144,14 +143,14 @@ impl Upstream for Sink {
 
 fn session(name: &str, side: Side) -> Session {
     let budget = Budget::new(64 << 20);
-    Session::new(name.into(), side, Settings::default(), budget, Hello::default())
+    Session::new(name.into(), side, Settings::default(), budget, Hello::default(), Turns::start())
 }
 
 /// Lets everybody in and answers with the sink.
 struct Open(Arc<Sink>);
 
 impl Gate for Open {
-    fn admit(&self, _: Option<&HeaderValue>, _: SocketAddr) -> Result<Session, Status> {
+    fn admit(&self, _: Option<&HeaderValue>, _: SocketAddr) -> Result<Session, Refused> {
         Ok(session("dialler", Side::Listener))
     }
 

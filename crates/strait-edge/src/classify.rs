@@ -128,7 +128,7 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap, settings: &Settings) -> Result<()
 
 /// Whether the fields of a head, a request's or an answer's, are within the limits.
 pub(crate) fn fits(headers: &HeaderMap, settings: &Settings) -> bool {
-    // As on the wire: name, colon, space, value, CR, LF.
+    // As HTTP/1.1 writes them: name, colon, space, value, CR, LF.
     let bytes: usize =
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     headers.len() <= settings.max_header_fields && bytes <= settings.max_header_bytes

@@ -15,6 +15,7 @@ use strait_engine::{
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
+use crate::backend::OVER_THE_LIMIT;
 use crate::classify::{self, Classified, Refusal, classify, fits};
 use crate::grpc::web::Web;
 use crate::http::outgoing::Outgoing;
@@ -284,10 +285,12 @@ impl Requested {
 /// Carries `exchange` to its answer. Its deadline is kept by whoever carries it.
 pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, Fault> {
     let entry = &visit.door.entry;
-    let answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
+    let mut answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
     // Backends are held to it where they are dialled; the other end of a tunnel may not be.
     if !fits(&answer.head.headers, &entry.settings) {
-        return Err(Fault::because(Reason::BackendInvalid, "an answer's head over the limit"));
+        let fault = Fault::because(Reason::BackendInvalid, OVER_THE_LIMIT);
+        answer.body.give_up(&fault);
+        return Err(fault);
     }
     Ok(answer)
 }

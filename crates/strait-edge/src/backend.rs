@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use strait_engine::{Carried, Exchange, Fault, Protocol, Reason, RequestHead, Upstream};
 
-use crate::classify::is_authority;
+use crate::classify::{fits, is_authority};
 use crate::dial::{BackendAddress, Scheme};
 use crate::http::hop::strip;
 use crate::pool::{Pool, Tls};
@@ -115,6 +115,16 @@ impl Backend {
         *request.version_mut() = version;
         *request.headers_mut() = headers;
         Ok(request)
+    }
+
+    /// The fields of an answer's head without those of the connection that it came by.
+    pub(crate) fn answered(&self, mut headers: HeaderMap) -> Result<HeaderMap, Fault> {
+        if !fits(&headers, self.pool.settings()) {
+            let detail = "the header fields of the answer are over the limit";
+            return Err(Fault::because(Reason::BackendInvalid, detail));
+        }
+        strip(&mut headers);
+        Ok(headers)
     }
 
     /// Whether plain HTTP goes by HTTP/2.

@@ -70,18 +70,14 @@ pub(crate) fn classify(
     };
     check_sizes(&uri, &headers, settings)?;
     let http1 = version < Version::HTTP_2;
-    let authority = authority(&uri, &headers)?;
+    let authority = authority(version, &uri, &headers)?;
     if http1 {
         check_framing(version, &headers)?;
+    } else {
+        check_values(&headers)?;
     }
     let length = content_length(&mut headers).map_err(|()| bad("malformed Content-Length"))?;
-    let path = match uri.path_and_query() {
-        Some(path) => Bytes::copy_from_slice(path.as_str().as_bytes()),
-        None => Bytes::from_static(b"/"),
-    };
-    if !(path.starts_with(b"/") || (path == "*" && method == Method::OPTIONS)) {
-        return Err(bad("the request target is not in origin form").into());
-    }
+    let path = path(&method, &uri)?;
     let protocol = if connect {
         handshake::check_version(&headers)?;
         // A handshake is a GET, whatever the leg that it came by.
@@ -107,18 +103,37 @@ pub(crate) fn classify(
     Ok(Classified { protocol, head, length })
 }
 
+/// The path of a target in origin or absolute form, or the asterisk of `OPTIONS` (RFC 9112 3.2).
+fn path(method: &Method, uri: &Uri) -> Result<Bytes, Fault> {
+    let known = [Scheme::HTTP, Scheme::HTTPS];
+    if uri.scheme().is_some_and(|scheme| !known.contains(scheme)) {
+        return Err(bad("the request target has a scheme that is not served"));
+    }
+    let is_authority_form = uri.scheme().is_none() && uri.authority().is_some();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let is_asterisk = path == "*" && method == Method::OPTIONS;
+    if is_authority_form || !(path.starts_with('/') || is_asterisk) {
+        return Err(bad("the request target is not in origin form"));
+    }
+    Ok(Bytes::copy_from_slice(path.as_bytes()))
+}
+
 fn check_sizes(uri: &Uri, headers: &HeaderMap, settings: &Settings) -> Result<(), Fault> {
     let target = uri.path_and_query().map_or(0, |path| path.as_str().len());
     if target > settings.max_uri {
         return Err(Fault::new(Reason::UriTooLong));
     }
-    // As on the wire: name, colon, space, value, CR, LF.
-    let bytes: usize =
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if headers.len() > settings.max_header_fields || bytes > settings.max_header_bytes {
-        return Err(Fault::new(Reason::HeaderTooLarge));
-    }
-    Ok(())
+    if fits(headers, settings) { Ok(()) } else { Err(Fault::new(Reason::HeaderTooLarge)) }
+}
+
+/// Whether the fields of a head, a request's or an answer's, are within the limits.
+pub(crate) fn fits(headers: &HeaderMap, settings: &Settings) -> bool {
+    headers.len() <= settings.max_header_fields && wire_size(headers) <= settings.max_header_bytes
+}
+
+/// Bytes of a head's fields as HTTP/1.1 writes them: name, colon, space, value, CR, LF.
+pub(crate) fn wire_size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
 /// Message framing that could be read in two ways (RFC 9112 6.3). The HTTP library has
@@ -135,9 +150,20 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Values that begin or end with white space, which HTTP/1 would not show (RFC 9113 8.2.1). The
+/// HTTP library has refused what else makes a field malformed.
+fn check_values(headers: &HeaderMap) -> Result<(), Fault> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    match headers.values().any(|v| is_space(v.as_bytes().first()) || is_space(v.as_bytes().last()))
+    {
+        true => Err(bad("white space around the value of a field")),
+        false => Ok(()),
+    }
+}
+
 /// The one authority of a request: of its target and of `Host`, which must agree where
-/// both are given.
-fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Bytes, Fault> {
+/// both are given. (RFC 9112 3.2.2 has the target win; what disagrees has no honest use.)
+fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Bytes, Fault> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next().map(|value| value.as_bytes());
     if hosts.next().is_some() {
@@ -148,6 +174,8 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Bytes, Fault> {
         (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
             return Err(bad("the request target and Host disagree"));
         }
+        // RFC 9112 3.2: required also beside an absolute target.
+        (Some(_), None) if version == Version::HTTP_11 => return Err(bad("no Host")),
         (Some(authority), _) | (None, Some(authority)) => authority,
         (None, None) => return Err(bad("no Host")),
     };
@@ -255,6 +283,10 @@ mod tests {
         let bad = Some(Reason::BadRequest);
         assert_eq!(reason(request(|r| r.header("host", "b"))), bad);
         assert_eq!(reason(request(|r| r.uri("http://b.example/"))), bad);
+        assert_eq!(reason(request(|r| r.uri("ftp://a.example:80/"))), bad);
+        assert_eq!(reason(request(|r| r.uri("a.example:80"))), bad);
+        let alone = http::Request::builder().uri("http://a.example/").body(()).unwrap();
+        assert_eq!(reason(alone.into_parts().0), bad);
         assert_eq!(reason(http::Request::new(()).into_parts().0), bad);
         for host in ["", "a b", "a:b", "a:99999", "u@a", "[::1", "[x]", "a/b", ":80"] {
             assert!(!is_authority(host.as_bytes()), "{host}");
@@ -277,6 +309,10 @@ mod tests {
             bad
         );
         assert_eq!(reason(request(|r| r.header("content-length", "3x"))), bad);
+        for value in [" x", "x\t"] {
+            assert_eq!(reason(request(|r| r.header("x", value).version(Version::HTTP_2))), bad);
+        }
+        assert_eq!(reason(request(|r| r.header("x", "").version(Version::HTTP_2))), None);
     }
 
     #[test]

@@ -114,14 +114,15 @@ impl BackendAddress {
             });
         }
         let (host, port) = split_port(rest).ok_or_else(|| wrong("this is no host"))?;
+        if host.is_empty() {
+            return Err(wrong("the host is missing"));
+        }
         let port = match (port, scheme) {
             (Some(port), _) => port_of(port).ok_or_else(|| wrong("a port is 1 to 65535"))?,
             (None, Scheme::Https) => 443,
             (None, _) => return Err(wrong("the port is missing")),
         };
-        if host.is_empty()
-            || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b))
-        {
+        if !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b)) {
             return Err(wrong("this is no host"));
         }
         Ok(BackendAddress { scheme, place: Place::Tcp { host: host.into(), port } })

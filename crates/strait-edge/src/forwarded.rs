@@ -1,4 +1,5 @@
-//! Who the visitor is, for the backend; and the trace that a request belongs to.
+//! Who the visitor is, for the backend; the trace that a request belongs to, and how many
+//! tunnels it has passed.
 
 use std::net::IpAddr;
 
@@ -11,6 +12,7 @@ use crate::http::hop::retain;
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const HOPS: HeaderName = HeaderName::from_static("strait-hops");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The address of a connection's other end, as every request on it needs it.
@@ -78,6 +80,15 @@ pub(crate) fn trace(headers: &mut HeaderMap) -> String {
         headers.insert(TRACEPARENT, value);
     }
     made
+}
+
+/// How many tunnels a request has passed before, as the last one noted in its fields, where
+/// this one is counted then: a service may lead back to an entry.
+pub(crate) fn hops(headers: &mut HeaderMap) -> u32 {
+    let passed = headers.get(HOPS).and_then(|value| value.to_str().ok());
+    let passed: u32 = passed.and_then(|text| text.parse().ok()).unwrap_or(0);
+    headers.insert(HOPS, HeaderValue::from(passed.saturating_add(1)));
+    passed
 }
 
 /// Whether `text` is `version-traceid-parentid-flags` (W3C Trace Context 3.2). Later

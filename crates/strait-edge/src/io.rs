@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use hyper::upgrade::Upgraded;
@@ -14,11 +14,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 
 use crate::activity::Activity;
+use crate::allowance::Allowance;
+use crate::half_close::{self, HalfClose, Next};
 
 /// How long a connection that is closed before its request was read whole is kept
 /// reading. Closing at once would make the kernel send a reset, which can destroy the
 /// answer on its way to the visitor.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How often a visitor is looked for whose bytes nobody reads.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What carries the bytes.
 pub(crate) enum Stream {
@@ -48,6 +53,11 @@ pub(crate) struct Conn {
     stream: Stream,
     replay: Bytes,
     activity: Option<Arc<Activity>>,
+    allowance: Option<Box<Allowance>>,
+    half_close: Option<Box<HalfClose>>,
+    /// The HTTP library waits for what comes, and so for the visitor's end.
+    reads: bool,
+    look: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
     /// A failed write does not end the connection, see [`Conn::reading_on`].
     reads_on: bool,
@@ -56,7 +66,17 @@ pub(crate) struct Conn {
 impl Conn {
     /// A connection whose next bytes are `replay`.
     pub(crate) fn new(stream: Stream, replay: Bytes) -> Conn {
-        Conn { stream, replay, activity: None, linger: None, reads_on: false }
+        Conn {
+            stream,
+            replay,
+            activity: None,
+            allowance: None,
+            half_close: None,
+            reads: false,
+            look: None,
+            linger: None,
+            reads_on: false,
+        }
     }
 
     /// The same connection, which reports to `activity`.
@@ -65,11 +85,23 @@ impl Conn {
         self
     }
 
+    /// The same connection, whose frames of HTTP/2 are counted.
+    pub(crate) fn counted(mut self, allowance: Allowance) -> Conn {
+        self.allowance = Some(Box::new(allowance));
+        self
+    }
+
     /// The same connection, where a failed write is left for the read side to find: a
     /// backend that answers early and closes has its answer waiting there.
     pub(crate) fn reading_on(mut self) -> Conn {
         self.reads_on = true;
         self
+    }
+
+    fn writes(&self) {
+        if let Some(activity) = &self.activity {
+            activity.writes();
+        }
     }
 
     /// What a write came to. After a failure the reader is the one to end the connection,
@@ -106,6 +138,50 @@ impl Conn {
         }
     }
 
+    /// The visitor has shut its side: ready when the HTTP library shall know.
+    fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(activity) = self.activity.clone() else { return Poll::Ready(Ok(())) };
+        if self.half_close.is_none() {
+            self.half_close = HalfClose::new(&activity).map(Box::new);
+        }
+        let Some(half_close) = &mut self.half_close else { return Poll::Ready(Ok(())) };
+        loop {
+            let next = ready!(half_close.poll(&activity, cx));
+            was_reset(&self.stream)?;
+            match next {
+                Next::Look => {}
+                Next::End => return Poll::Ready(Ok(())),
+                Next::Ask => {
+                    let stream = &mut self.stream;
+                    let interim = half_close::INTERIM;
+                    let wrote = each!(stream, io => Pin::new(io).poll_write(cx, interim));
+                    if !half_close::is_whole(&wrote) {
+                        return Poll::Ready(Ok(()));
+                    }
+                    let _ = each!(stream, io => Pin::new(io).poll_flush(cx))?;
+                }
+            }
+        }
+    }
+
+    /// Fails when a visitor by HTTP/1 has gone while nobody reads what it sends: its upload is
+    /// not wanted at the moment, so that nothing else would tell.
+    fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let reads = std::mem::take(&mut self.reads) || self.half_close.is_some();
+        // On HTTP/2 the library always reads.
+        let counted = self.allowance.is_some();
+        if reads || counted || !self.activity.as_ref().is_some_and(|a| a.is_busy()) {
+            self.look = None;
+            return Ok(());
+        }
+        let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+        while look.as_mut().poll(cx).is_ready() {
+            was_reset(&self.stream)?;
+            look.as_mut().reset(tokio::time::Instant::now() + LOOK);
+        }
+        Ok(())
+    }
+
     /// Reads on after the write side was shut, until the visitor has seen it.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
@@ -127,6 +203,18 @@ impl Conn {
     }
 }
 
+/// The error that a socket has, if it has one: of a reset, mostly.
+fn was_reset(stream: &Stream) -> io::Result<()> {
+    let error = match stream {
+        Stream::Tcp(tcp) => socket2::SockRef::from(tcp).take_error()?,
+        Stream::Tls(tls) => socket2::SockRef::from(tls.get_ref().0).take_error()?,
+        Stream::Unix(unix) => unix.take_error()?,
+        // A reset of the stream is read as an error, and the connection is watched elsewhere.
+        Stream::Http2(_) => None,
+    };
+    error.map_or(Ok(()), Err)
+}
+
 impl Drop for Conn {
     fn drop(&mut self) {
         // An HTTP/1.0 answer without a length ends with the connection: only a reset
@@ -146,6 +234,7 @@ impl AsyncRead for Conn {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let before = buf.filled().len();
         if !this.replay.is_empty() {
             let n = this.replay.len().min(buf.remaining());
             buf.put_slice(&this.replay[..n]);
@@ -154,8 +243,15 @@ impl AsyncRead for Conn {
                 this.replay = Bytes::new();
             }
         } else {
-            let before = buf.filled().len();
-            let read = ready!(each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf)));
+            if this.half_close.is_some() {
+                return this.poll_half_close(cx);
+            }
+            let read = each!(&mut this.stream, io => Pin::new(io).poll_read(cx, buf));
+            this.reads = read.is_pending();
+            let read = ready!(read);
+            if read.is_ok() && buf.filled().len() == before && this.activity.is_some() {
+                ready!(this.poll_half_close(cx))?;
+            }
             if read.is_err() || buf.filled().len() == before {
                 this.reads_on = false;
                 return Poll::Ready(read);
@@ -164,7 +260,10 @@ impl AsyncRead for Conn {
         if let Some(activity) = &this.activity {
             activity.bytes_came();
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(match &mut this.allowance {
+            Some(allowance) => allowance.read(&buf.filled()[before..], Instant::now()),
+            None => Ok(()),
+        })
     }
 }
 
@@ -174,6 +273,7 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.writes();
         let result = each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf));
         self.wrote(result)
     }
@@ -183,6 +283,7 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.writes();
         let result = each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs));
         self.wrote(result)
     }
@@ -192,6 +293,7 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look(cx)?;
         let result = each!(&mut self.stream, io => Pin::new(io).poll_flush(cx));
         self.wrote(result)
     }

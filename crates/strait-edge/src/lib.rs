@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod activity;
+mod allowance;
 mod backend;
 #[doc(hidden)]
 pub mod check;
@@ -15,6 +16,7 @@ mod detect;
 mod dial;
 mod forwarded;
 mod grpc;
+mod half_close;
 mod http;
 mod io;
 mod listen;

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::{Request, Response};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::activity::{Activity, Verdict};
+use crate::allowance::Allowance;
 use crate::detect::{self, Version};
 use crate::forwarded::Peer;
 use crate::grpc::web_cors::Cors;
@@ -137,7 +138,15 @@ async fn connection(
     };
     let activity = Activity::new();
     activity.bytes_came();
-    let conn = TokioIo::new(conn.watched(activity.clone()));
+    let mut conn = conn.watched(activity.clone());
+    if version == Version::Http2 {
+        conn = conn.counted(Allowance::new(
+            entry.settings.max_control_frames,
+            detect::PREFACE.len(),
+            Instant::now(),
+        ));
+    }
+    let conn = TokioIo::new(conn);
     let secure = entry.tls.is_some();
     let settings = entry.settings.clone();
     let (executor, drained) = (tasks.clone(), drain.clone());
@@ -152,7 +161,9 @@ async fn connection(
     });
     let service = service_fn(move |request: Request<Incoming>| {
         let door = door.clone();
-        async move { Ok::<Response<Outgoing>, Infallible>(visit(door, request).await) }
+        // At once: the library may look for the visitor's end before it first polls this.
+        let active = door.activity.request(request.version());
+        async move { Ok::<Response<Outgoing>, Infallible>(visit(door, active, request).await) }
     });
     match version {
         Version::Http1 => {
@@ -281,6 +292,12 @@ async fn watch<C, E>(
                 let next = match activity.verdict(settings, heads) {
                     Verdict::Fine(next) => next,
                     Verdict::SlowHead => return,
+                    Verdict::Stalled => {
+                        tracing::debug!("a visitor does not take its answer");
+                        // What the kernel holds for it would never be taken either.
+                        activity.reset_on_close();
+                        return;
+                    }
                     // Told to go before, and still here.
                     Verdict::Idle if told => return,
                     Verdict::Idle => {

@@ -14,6 +14,9 @@ pub struct Settings {
     /// How long a visitor may pause within a plain HTTP request's body while the body is
     /// wanted. Does not apply to gRPC and WebSocket, which may be silent for hours.
     pub body_idle: Duration,
+    /// How long a visitor may leave a plain HTTP answer untaken while there is more of it and
+    /// nothing else moves on its connection. Does not apply to gRPC and WebSocket.
+    pub answer_idle: Duration,
     /// How long a visitor's connection may stay open without a request on it.
     pub keep_alive_idle: Duration,
     /// For connecting to a backend, its TLS handshake included.
@@ -33,6 +36,11 @@ pub struct Settings {
     pub max_header_fields: usize,
     /// Bytes of a request target.
     pub max_uri: usize,
+    /// Bytes of a plain HTTP request's body.
+    pub max_body: u64,
+    /// Frames of HTTP/2 that serve no request, as pings, and that a visitor may send at once. A
+    /// tenth of them is allowed anew each second. A request that is taken back counts as ten.
+    pub max_control_frames: u32,
     /// Bytes of a gRPC message or of a WebSocket message.
     pub max_message: u64,
     /// Unused HTTP/1 connections kept to one backend.
@@ -47,6 +55,7 @@ impl Default for Settings {
             first_byte: Duration::from_secs(10),
             headers: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
+            answer_idle: Duration::from_secs(300),
             keep_alive_idle: Duration::from_secs(75),
             backend_connect: Duration::from_secs(5),
             backend_idle: Duration::from_secs(20),
@@ -56,10 +65,19 @@ impl Default for Settings {
             max_header_bytes: 64 << 10,
             max_header_fields: 100,
             max_uri: 16 << 10,
+            max_body: u64::MAX,
+            max_control_frames: 20_000,
             max_message: 16 << 20,
             max_idle_connections: 256,
             trusted_proxies: Vec::new(),
         }
+    }
+}
+
+impl Settings {
+    /// Bytes of all header fields of an answer: backends may say more than visitors.
+    pub(crate) fn max_answer_header_bytes(&self) -> usize {
+        self.max_header_bytes.saturating_mul(2).max(128 << 10)
     }
 }
 

@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_KEY};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use strait_engine::{
-    Answer, Context, Exchange, Fault, Origin, Protocol, RequestHead, RequestId, fault,
+    Answer, Context, EmptyBody, Exchange, Fault, Origin, Protocol, Reason, RequestHead, RequestId,
+    fault,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
-use crate::classify::{self, Classified, Refusal, classify};
+use crate::classify::{self, Classified, Refusal, classify, wire_size};
 use crate::grpc::web::Web;
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
@@ -59,16 +61,28 @@ impl Visit {
 
     /// The answer of our own that tells of `fault`.
     pub(crate) fn refuse(self, fault: &Fault) -> Response<Outgoing> {
-        tracing::debug!(id = %self.id, %fault, "a request was refused");
-        let status = fault.face().status();
+        let face = fault.face();
+        let status = face.status();
         let text = fault::line(fault.reason, &self.id);
-        let draining = fault.reason == strait_engine::Reason::Draining;
-        let close = draining || (self.must_close && status.is_client_error());
+        let close = face.closes() || (self.must_close && status.is_client_error());
         let mut response = self.tell(status, text, fault.reason.as_str(), close);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = face.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+
+    /// What is known of the exchange before its head is read.
+    fn context(&self, protocol: Protocol) -> Context {
+        let origin = Origin::Entry(self.door.entry.name.clone());
+        let mut context = Context::new(protocol, origin, Some(self.door.peer));
+        context.id = self.id;
+        context
+    }
+
+    /// Has it recorded that this request is answered here, because of `fault`.
+    pub(crate) fn record(&self, refused: &Exchange, fault: &Fault) {
+        self.door.entry.upstream.refused(refused, fault.face().status(), fault);
     }
 
     fn tell(
@@ -124,10 +138,14 @@ impl Visit {
 pub(crate) const X_STRAIT_ERROR: HeaderName = HeaderName::from_static("x-strait-error");
 
 /// Answers one request.
-pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Response<Outgoing> {
+pub(crate) async fn visit(
+    door: Arc<Door>,
+    active: Active,
+    request: Request<Incoming>,
+) -> Response<Outgoing> {
     let (mut parts, body) = request.into_parts();
     let mut visit = Visit {
-        active: door.activity.request(),
+        active,
         id: RequestId::new(),
         version: parts.version,
         is_head: parts.method == http::Method::HEAD,
@@ -141,29 +159,25 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
     let websocket_key = parts.headers.get(SEC_WEBSOCKET_KEY).filter(|_| http1).cloned();
     let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let settings = &visit.door.entry.settings;
+    let outline = Outline::of(&parts);
     let Classified { protocol, mut head, length } = match classify(parts, &scheme, settings) {
         Ok(classified) => classified,
-        Err(Refusal::Fault(fault)) if looks_like_grpc => {
-            return grpc::entry::refuse(visit, &fault, None);
+        Err(refusal) => {
+            if !http_body::Body::is_end_stream(&body) {
+                visit.door.activity.left_unread();
+            }
+            visit.must_close |= matches!(refusal, Refusal::Fault(_));
+            return outline.refuse(visit, refusal, looks_like_grpc);
         }
-        Err(Refusal::Fault(fault)) => {
-            visit.must_close = true;
-            return visit.refuse(&fault);
-        }
-        Err(Refusal::Method) => return visit.refuse_method(),
-        Err(Refusal::ConnectProtocol) => return visit.refuse_protocol(),
-        Err(Refusal::WebSocketVersion) => return visit.refuse_version(),
     };
     if let Some(headers) = preflight(&visit.door.entry, protocol, &head) {
         return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
     }
     let web = web(&visit.door.entry, protocol, &mut head);
     let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
-    let origin = Origin::Entry(visit.door.entry.name.clone());
-    let mut context = Context::new(protocol, origin, Some(visit.door.peer));
-    context.id = visit.id;
-    context.caller.version = Some(visit.version);
+    let mut context = visit.context(protocol);
     context.trace = forwarded::trace(&mut head.headers);
+    context.hops = forwarded::hops(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);
     let word = if visit.door.secure { "https" } else { "http" };
     forwarded::set(&mut head.headers, &visit.door.forwarded, word, &head.authority, settings);
@@ -174,6 +188,63 @@ pub(crate) async fn visit(door: Arc<Door>, request: Request<Incoming>) -> Respon
         Protocol::WebSocket => {
             websocket::entry::carry(visit, request, upgrade, websocket_key).await
         }
+    }
+}
+
+/// What is recorded of a request whose head is refused.
+struct Outline {
+    method: http::Method,
+    uri: http::Uri,
+    host: Option<HeaderValue>,
+}
+
+impl Outline {
+    // Clones of these are counted references: cheap enough for requests that are fine.
+    fn of(parts: &http::request::Parts) -> Outline {
+        let host = parts.headers.get(http::header::HOST).cloned();
+        Outline { method: parts.method.clone(), uri: parts.uri.clone(), host }
+    }
+
+    /// Answers with `refusal`, and has that recorded.
+    fn refuse(self, visit: Visit, refusal: Refusal, grpc: bool) -> Response<Outgoing> {
+        let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
+        let refused = self.exchange(visit.context(protocol));
+        let upstream = visit.door.entry.upstream.clone();
+        let bad = |why| Fault::because(Reason::BadRequest, why);
+        let (fault, response) = match refusal {
+            Refusal::Fault(fault) if grpc => {
+                let response = grpc::entry::refuse(visit, &fault, None);
+                upstream.refused(&refused, fault.face().status(), &fault);
+                return response;
+            }
+            Refusal::Fault(fault) => (fault.clone(), visit.refuse(&fault)),
+            Refusal::Method => (bad("CONNECT or TRACE"), visit.refuse_method()),
+            Refusal::ConnectProtocol => {
+                (bad("CONNECT for something else than WebSocket"), visit.refuse_protocol())
+            }
+            Refusal::WebSocketVersion => {
+                (bad("a WebSocket version other than 13"), visit.refuse_version())
+            }
+        };
+        upstream.refused(&refused, response.status(), &fault);
+        response
+    }
+
+    fn exchange(self, context: Context) -> Exchange {
+        let authority = match (self.uri.authority(), &self.host) {
+            (Some(authority), _) => authority.as_str().as_bytes(),
+            (None, Some(host)) => host.as_bytes(),
+            (None, None) => b"",
+        };
+        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
+        let head = RequestHead {
+            method: self.method,
+            scheme: Scheme::HTTP,
+            authority: Bytes::copy_from_slice(authority),
+            path: Bytes::copy_from_slice(path.as_bytes()),
+            headers: http::HeaderMap::new(),
+        };
+        Exchange { head: Arc::new(head), context, body: Box::new(EmptyBody) }
     }
 }
 
@@ -211,5 +282,11 @@ impl Requested {
 
 /// Carries `exchange` to its answer. Its deadline is kept by whoever carries it.
 pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, Fault> {
-    visit.door.entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)
+    let entry = &visit.door.entry;
+    let answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
+    // Backends are held to it where they are dialled; the other end of a tunnel may not be.
+    if wire_size(&answer.head.headers) > entry.settings.max_answer_header_bytes() {
+        return Err(Fault::because(Reason::BackendInvalid, "an answer's head over the limit"));
+    }
+    Ok(answer)
 }

@@ -27,6 +27,12 @@ pub trait Body: Send + 'static {
     fn size(&self) -> Option<u64> {
         self.is_end().then_some(0)
     }
+
+    /// Notes why it will be dropped before its end. Dropped without a word it means that
+    /// the caller gave up.
+    fn give_up(&mut self, fault: &Fault) {
+        let _ = fault;
+    }
 }
 
 /// A body of any origin.

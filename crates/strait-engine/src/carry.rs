@@ -51,18 +51,10 @@ async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure>
         }
         Err(fault) => {
             // Without a body nothing of the exchange was used up.
-            let again = bodiless
-                && (fault.retry_safe
-                    || (fault.reason == Reason::ClientLost && is_safe(&head.method)));
             let exchange = Exchange { head, context, body: Box::new(EmptyBody) };
-            Err(Failure { fault, untouched: again.then(|| Box::new(exchange)) })
+            Err(Failure { fault, untouched: bodiless.then(|| Box::new(exchange)) })
         }
     }
-}
-
-/// Methods that may be sent twice when no answer came (RFC 9110 9.2.1).
-fn is_safe(method: &http::Method) -> bool {
-    matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS)
 }
 
 fn refusal(refused: Refused) -> Fault {

@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use strait_wire::{Announced, Announcement, Protocol, Refusal, RequestHead, Service};
 
-use crate::group::Group;
+use crate::offers::Offers;
 use crate::route::{Match, Table};
 use crate::{Exchange, Origin, Session, Upstream};
-
-/// Announced services that are remembered, connected or not.
-const MAX_SERVICES: usize = 100_000;
 
 /// A service of this node.
 #[derive(Clone)]
@@ -54,19 +51,12 @@ pub struct Directory {
 
 #[derive(Default)]
 struct State {
-    /// Announced services by owner and name, in the order of their first announcement.
-    /// They stay when their last tunnel leaves: the route is known, its owner is away.
-    offers: Vec<Offer>,
+    offers: Offers,
     /// What entries see, and what peers see.
     entries: Arc<Table<Target>>,
     peers: Arc<Table<Target>>,
-    by_name: Arc<HashMap<Arc<str>, Target>>,
-}
-
-struct Offer {
-    owner: Arc<str>,
-    service: Service,
-    group: Arc<Group>,
+    /// What a peer reaches by name. The rest of a service's rule binds it all the same.
+    by_name: Arc<HashMap<Arc<str>, Table<Target>>>,
 }
 
 impl Directory {
@@ -88,11 +78,9 @@ impl Directory {
     pub fn announce(&self, session: &Session, announcement: Announcement) -> Announced {
         let mut refused = Vec::new();
         self.write(|state| {
-            for offer in &state.offers {
-                offer.group.leave(session);
-            }
+            state.offers.leave(session);
             for service in announcement.services {
-                if let Err(message) = state.admit(session, &service, self.hold) {
+                if let Err(message) = state.offers.admit(session, &service, self.hold) {
                     refused.push(Refusal { service: service.name, message });
                 }
             }
@@ -102,10 +90,7 @@ impl Directory {
 
     /// The tunnel is gone, or is leaving.
     pub fn withdraw(&self, session: &Session) {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        for offer in &state.offers {
-            offer.group.leave(session);
-        }
+        self.state.read().unwrap_or_else(PoisonError::into_inner).offers.leave(session);
     }
 
     /// The routing table, for people.
@@ -124,8 +109,9 @@ impl Directory {
         remote.chain(local).collect()
     }
 
-    /// Where `exchange` goes. Peers reach this node's own services and nothing else;
-    /// entries reach what peers offer, and own services that say so.
+    /// Where `exchange` goes. Peers reach this node's own services and nothing else, each for
+    /// the protocols, hosts and paths that it is configured for; entries reach what peers
+    /// offer, and own services that say so.
     pub(crate) fn find(&self, exchange: &Exchange) -> Option<Target> {
         let (table, by_name) = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
@@ -134,12 +120,14 @@ impl Directory {
                 Origin::Session(_) => (Arc::clone(&state.peers), Some(Arc::clone(&state.by_name))),
             }
         };
-        let named = by_name.filter(|_| !exchange.context.service.is_empty());
-        if let Some(by_name) = named {
-            return by_name.get(exchange.context.service.as_str()).cloned();
+        let (head, context) = (&exchange.head, &exchange.context);
+        let find = |table: &Table<Target>| {
+            table.find(context.protocol, head.host(), head.path_only()).cloned()
+        };
+        match by_name.filter(|_| !context.service.is_empty()) {
+            Some(by_name) => find(by_name.get(context.service.as_str())?),
+            None => find(&table),
         }
-        let head = &exchange.head;
-        table.find(exchange.context.protocol, head.host(), head.path_only()).cloned()
     }
 
     /// Whether a request of an entry has somewhere to go, connected or not.
@@ -177,66 +165,8 @@ impl Directory {
         state.entries = Arc::new(entries);
         state.peers =
             Arc::new(Table::new(self.local.iter().flat_map(|l| rules(&l.service, local(l)))));
-        state.by_name = Arc::new(
-            self.local.iter().map(|l| (l.service.name.as_str().into(), local(l))).collect(),
-        );
+        let named =
+            |l: &Local| (l.service.name.as_str().into(), Table::new(rules(&l.service, local(l))));
+        state.by_name = Arc::new(self.local.iter().map(named).collect());
     }
-}
-
-impl State {
-    /// Enters one service of the peer of `session`.
-    fn admit(
-        &mut self,
-        session: &Session,
-        service: &Service,
-        hold: Duration,
-    ) -> Result<(), String> {
-        check(service)?;
-        let owner = session.name();
-        let rules = Match::of(service);
-        let taken = self.offers.iter().any(|offer| {
-            offer.owner != *owner
-                && Match::of(&offer.service).iter().any(|a| rules.iter().any(|b| a.collides(b)))
-        });
-        if taken {
-            return Err(
-                "this host and path belong to another token; choose others with --host or --path"
-                    .to_owned(),
-            );
-        }
-        let known =
-            self.offers.iter_mut().find(|o| o.owner == *owner && o.service.name == service.name);
-        if let Some(offer) = known {
-            offer.service = service.clone();
-            offer.group.join(session);
-            return Ok(());
-        }
-        if self.offers.len() >= MAX_SERVICES {
-            return Err(format!("{MAX_SERVICES} services are known already; remove some"));
-        }
-        let group = Arc::new(Group::new(hold));
-        group.join(session);
-        self.offers.push(Offer { owner: Arc::clone(owner), service: service.clone(), group });
-        Ok(())
-    }
-}
-
-/// What the announcement of a service must look like.
-fn check(service: &Service) -> Result<(), String> {
-    let name_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if service.name.is_empty() || service.name.len() > 64 || !service.name.chars().all(name_ok) {
-        return Err("a service name has 1 to 64 of the characters A-Z a-z 0-9 . _ -".to_owned());
-    }
-    if service.hosts.len() > 256 || service.hosts.iter().any(|h| h.is_empty() || h.len() > 253) {
-        return Err("a service has at most 256 hosts, each of 1 to 253 characters".to_owned());
-    }
-    let path = &service.path_prefix;
-    if !path.is_empty()
-        && (!path.starts_with('/') || path.len() > 1024 || path.contains(['?', '#', ' ']))
-    {
-        return Err(
-            "a path begins with / and has at most 1024 characters, no ?, # or space".to_owned()
-        );
-    }
-    Ok(())
 }

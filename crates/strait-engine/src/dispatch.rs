@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
+use http::StatusCode;
 use strait_wire::{Data, Part, Protocol, Reason, RequestHead};
 use tokio::time::{Instant as Timer, Sleep, sleep_until};
 
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// Tunnels that a request may pass; one more is taken for a loop.
-const MAX_HOPS: u32 = 8;
+pub const MAX_HOPS: u32 = 8;
 
 /// The single path of every exchange of a node.
 pub struct Dispatch {
@@ -68,7 +69,6 @@ impl Dispatch {
         match outcome {
             Ok(answer) => Ok(entry.answered(answer)),
             Err(failure) => {
-                entry.record.status = Some(failure.fault.face().http);
                 entry.end(Some(failure.fault.clone()));
                 Err(failure)
             }
@@ -89,6 +89,12 @@ impl Dispatch {
 impl Upstream for Dispatch {
     fn carry(&self, exchange: Exchange) -> Carried<'_> {
         Box::pin(self.handle(exchange))
+    }
+
+    fn refused(&self, exchange: &Exchange, status: StatusCode, fault: &Fault) {
+        let mut entry = Entry::open(self, exchange, "".into());
+        entry.record.status = Some(status.as_u16());
+        entry.end(Some(fault.clone()));
     }
 
     fn serves(&self, protocol: Protocol, head: &RequestHead) -> bool {
@@ -199,10 +205,13 @@ impl Entry {
         self.record.messages_in = read(&counters.messages_in);
         self.record.messages_out = read(&counters.messages_out);
         self.record.duration = self.age();
-        if let Some(fault) = &fault
-            && self.record.protocol == Protocol::Grpc
-        {
-            self.record.grpc_status = Some(u32::from(fault.face().grpc));
+        if let Some(fault) = &fault {
+            fault.log(&self.record.id);
+            let face = fault.face();
+            self.record.status.get_or_insert(face.http);
+            if self.record.protocol == Protocol::Grpc {
+                self.record.grpc_status = Some(u32::from(face.grpc));
+            }
         }
         self.record.fault = fault;
         self.flights.leave(self.key);
@@ -291,5 +300,9 @@ impl Body for Recorded {
 
     fn size(&self) -> Option<u64> {
         self.body.size()
+    }
+
+    fn give_up(&mut self, fault: &Fault) {
+        self.entry.end(Some(fault.clone()));
     }
 }

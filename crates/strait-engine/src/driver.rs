@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use strait_mux::Fatal;
 use strait_wire::{Frame, GoAway, Reason};
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use crate::{Session, Share};
 
@@ -63,6 +63,9 @@ pub enum Ending {
 /// How long a goodbye may take to be read by the peer.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long it is given to leave when nothing more can be received.
+const PARTING: Duration = Duration::from_millis(200);
+
 /// Receives for `session` until its link ends; then every request on it has ended too. The
 /// sending half is pulled by the link itself, from [`Session::poll_frame`].
 pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
@@ -70,7 +73,11 @@ pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
     if let Ending::Refused(why) = &ending {
         session.refuse(why);
         // Let the goodbye leave before the link is torn down.
-        let rest = async { while let Ok(Some(_)) = incoming.next().await {} };
+        let rest = async {
+            while let Ok(Some(_)) = incoming.next().await {}
+            // What cannot be read ends at once, and nobody has heard why yet.
+            sleep(PARTING).await;
+        };
         let _ = timeout(FAREWELL, rest).await;
     }
     session.lose(Reason::ClientLost);

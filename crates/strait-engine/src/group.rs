@@ -74,11 +74,13 @@ impl Group {
         let mut tried = Vec::new();
         let mut last =
             Fault::because(Reason::ClientOffline, "no tunnel offers this service now").retry_safe();
-        // Once more after a failure that used nothing up, on another tunnel.
+        // Once more on another tunnel, where the table of faults allows it.
         for _ in 0..2 {
             let Some(session) = self.member(&tried).await else { break };
             match session.carry(exchange).await {
-                Err(Failure { fault, untouched: Some(again) }) => {
+                Err(Failure { fault, untouched: Some(again) })
+                    if fault.may_retry(&again.head.method) =>
+                {
                     last = fault;
                     exchange = *again;
                     tried.push(session);

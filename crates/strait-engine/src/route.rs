@@ -38,12 +38,9 @@ impl Match {
             && rest.is_some_and(|r| r.is_empty() || r.starts_with('/') || self.path.is_empty())
     }
 
-    /// Whether two rules would compete for the same requests with the same claim.
-    pub fn collides(&self, other: &Match) -> bool {
-        let overlap = self.protocols.is_empty() == other.protocols.is_empty()
-            && (self.protocols.is_empty()
-                || self.protocols.iter().any(|p| other.protocols.contains(p)));
-        self.host == other.host && self.path == other.path && overlap
+    /// What a rule says beside its protocols.
+    pub(crate) fn place(&self) -> (String, String) {
+        (self.host.clone(), self.path.clone())
     }
 }
 

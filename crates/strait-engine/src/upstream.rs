@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use http::StatusCode;
 use strait_wire::{Protocol, RequestHead};
 
 use crate::{Answer, Exchange, Fault};
@@ -11,8 +12,8 @@ use crate::{Answer, Exchange, Fault};
 pub struct Failure {
     /// What went wrong.
     pub fault: Fault,
-    /// The exchange itself, untouched, when nothing of it was sent anywhere: it may be
-    /// tried elsewhere, whatever its method.
+    /// The exchange itself, when nothing of it was used up. Whether it may be carried once
+    /// more, [the fault tells](Fault::may_retry).
     pub untouched: Option<Box<Exchange>>,
 }
 
@@ -33,6 +34,12 @@ pub type Carried<'a> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Se
 pub trait Upstream: Send + Sync + 'static {
     /// Carries `exchange` to its answer.
     fn carry(&self, exchange: Exchange) -> Carried<'_>;
+
+    /// Hears of an exchange that an entry answered itself, with `status` because of `fault`,
+    /// so that it is recorded like all others.
+    fn refused(&self, exchange: &Exchange, status: StatusCode, fault: &Fault) {
+        let _ = (exchange, status, fault);
+    }
 
     /// Whether a request of an entry with this protocol and head has somewhere to go,
     /// connected or not.

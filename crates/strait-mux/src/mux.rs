@@ -95,6 +95,8 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Violations, unknown payloads and late frames, which cost nothing but a count.
     pub ignored: u64,
+    /// Violations among them.
+    pub violations: u64,
     /// The last round trip of a ping.
     pub rtt: Option<Duration>,
     /// What was refused because of a limit.
@@ -242,7 +244,12 @@ impl Mux {
 
     /// The figures of this end.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { budget_used: self.budget.used(), rtt: self.ping.rtt, ..self.stats };
+        let mut stats = Stats {
+            budget_used: self.budget.used(),
+            rtt: self.ping.rtt,
+            violations: u64::from(self.violations),
+            ..self.stats
+        };
         for stream in self.table.values() {
             stats.credit_outstanding += stream.recv.window.outstanding();
             stats.buffered += stream.recv.window.buffered() + stream.send.queued;

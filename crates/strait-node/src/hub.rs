@@ -36,6 +36,8 @@ pub(crate) struct Hub {
     pub(crate) connections: AtomicU64,
     /// Tunnels that came up.
     pub(crate) tunnels: AtomicU64,
+    /// Violations of the protocol by peers whose sessions have ended.
+    pub(crate) violations: AtomicU64,
 }
 
 /// One live session and what its peer said of itself.
@@ -76,7 +78,19 @@ impl Hub {
     pub(crate) fn discard(&self, session: &Session) {
         session.lose(Reason::ClientLost);
         self.directory.withdraw(session);
-        self.peers(|peers| peers.retain(|peer| !peer.session.is(session)));
+        self.peers(|peers| {
+            peers.retain(|peer| !peer.session.is(session));
+            // Under the same lock: whoever sums up counts them once.
+            self.violations.fetch_add(session.stats().violations, Ordering::Relaxed);
+        });
+    }
+
+    /// Violations of the protocol by all peers so far.
+    pub(crate) fn violations(&self) -> u64 {
+        self.peers(|peers| {
+            let live: u64 = peers.iter().map(|peer| peer.session.stats().violations).sum();
+            live + self.violations.load(Ordering::Relaxed)
+        })
     }
 
     /// Runs a session until its link ends: answers what the peer opens, hears what it says.

@@ -23,12 +23,9 @@ use crate::hub::Hub;
 use crate::link::accept;
 use crate::link::dial::Dialer;
 use crate::observe::{Live, Recorders};
+use crate::secrets::Failures;
 use crate::server::Server;
 use crate::status::{Sums, View};
-
-/// How long an exchange waits for a tunnel while none offers its service: short enough to
-/// answer a visitor within a second, long enough for a client that is reconnecting.
-const HOLD: Duration = Duration::from_millis(300);
 
 /// Why a node cannot start; says what to do.
 #[derive(Debug)]
@@ -66,11 +63,11 @@ impl Node {
     pub async fn start(config: Config, recorder: Arc<dyn Recorder>) -> Result<Node, StartError> {
         let edge = Arc::new(edge_settings(&config));
         let locals = config.services.iter().map(|s| local(s, &edge)).collect::<Result<_, _>>()?;
-        let directory = Arc::new(Directory::new(locals, HOLD));
+        let directory = Arc::new(Directory::new(locals, config.timeouts.hold));
         let sums = Arc::new(Sums::default());
         let recorders = Recorders(vec![sums.clone(), recorder]);
-        let dispatch =
-            Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), MAX_EXCHANGES));
+        let most = config.limits.max_exchanges as usize;
+        let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), most));
         let mut bound = Vec::new();
         for entry in &config.entries {
             let listener = bind(entry.listen, &format!("entry {}", entry.name)).await?;
@@ -177,13 +174,18 @@ async fn cut(hub: &Hub) {
     sleep_until(tokio::time::Instant::now() + Duration::from_millis(100)).await;
 }
 
-/// Exchanges under way on one node.
-const MAX_EXCHANGES: usize = 100_000;
-
 async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| StartError(format!("{what} cannot listen on {address}: {error}")))
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; stop what listens there, or choose another port",
+            std::io::ErrorKind::PermissionDenied => {
+                "; choose a port above 1023, or give the program the right \
+                 (setcap cap_net_bind_service=+ep)"
+            }
+            _ => "",
+        };
+        StartError(format!("{what} cannot listen on {address}: {error}{hint}"))
+    })
 }
 
 fn hub(
@@ -199,11 +201,12 @@ fn hub(
     let instance = getrandom::u64().map_err(|e| StartError(format!("no randomness: {e}")))?;
     let scheme = |entry: &Entry| if entry.tls.is_some() { "https" } else { "http" };
     let limits = &config.limits;
+    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let settings = strait_engine::Settings {
-        initial_credit: limits.initial_window.min(64 * 1024),
-        window: limits.initial_window,
-        window_max: limits.max_window.max(limits.initial_window),
-        max_requests: limits.max_requests,
+        initial_credit: small(limits.initial_window.min(64 * 1024)),
+        window: small(limits.initial_window),
+        window_max: small(limits.max_window.max(limits.initial_window)),
+        max_requests: small(limits.max_requests),
         ping_interval: config.timeouts.ping_interval,
         ping_timeout: config.timeouts.ping_timeout,
         ..strait_engine::Settings::default()
@@ -228,6 +231,7 @@ fn hub(
         sessions: Mutex::default(),
         connections: AtomicU64::new(0),
         tunnels: AtomicU64::new(0),
+        violations: AtomicU64::new(0),
     })
 }
 
@@ -237,7 +241,8 @@ async fn tunnel(config: &Config, hub: &Arc<Hub>) -> Result<Tunnel, StartError> {
             let listener = bind(listen.listen, "the tunnel").await?;
             let identity = listen.tls.identity().map_err(StartError)?;
             let tls = identity.map(|identity| server_tls(&identity, tls::HTTP2)).transpose()?;
-            let server = Server { hub: hub.clone(), config: listen.clone() };
+            let failures = Failures::default();
+            let server = Server { hub: hub.clone(), config: listen.clone(), failures };
             Ok(Tunnel::Listen(listener, tls, Arc::new(server)))
         }
         Role::Client(dial) => {
@@ -290,13 +295,20 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         first_byte: times.first_byte,
         headers: times.headers,
         body_idle: times.body_idle,
+        answer_idle: times.answer_idle,
         keep_alive_idle: times.keep_alive_idle,
         backend_connect: times.backend_connect,
+        backend_idle: times.backend_idle,
         answer_head: times.answer_head,
+        handshake: times.websocket_handshake,
+        close_wait: times.websocket_close,
         max_header_bytes: limits.max_header_bytes as usize,
         max_header_fields: limits.max_header_fields as usize,
         max_uri: limits.max_uri as usize,
+        max_body: limits.max_body,
+        max_control_frames: u32::try_from(limits.max_control_frames).unwrap_or(u32::MAX),
         max_message: limits.max_message,
+        max_idle_connections: limits.max_idle_connections as usize,
         ..strait_edge::Settings::default()
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use strait_engine::{Ending, Session};
@@ -12,8 +13,8 @@ use tonic::Status;
 use crate::config::TunnelListen;
 use crate::hub::{Allowed, Hub};
 use crate::link::Received;
-use crate::link::accept::Gate;
-use crate::secrets::authorise;
+use crate::link::accept::{Gate, Refused};
+use crate::secrets::{Failures, authorise};
 
 /// The name of a peer that did not have to say who it is.
 const ANYBODY: &str = "anybody";
@@ -22,6 +23,7 @@ const ANYBODY: &str = "anybody";
 pub(crate) struct Server {
     pub(crate) hub: Arc<Hub>,
     pub(crate) config: TunnelListen,
+    pub(crate) failures: Failures,
 }
 
 impl Gate for Server {
@@ -29,14 +31,16 @@ impl Gate for Server {
         &self,
         credential: Option<&HeaderValue>,
         address: SocketAddr,
-    ) -> Result<Session, Status> {
+    ) -> Result<Session, Refused> {
         if self.hub.draining.is_cancelled() {
-            return Err(Status::unavailable("this server is going away; try again shortly"));
+            let status = Status::unavailable("this server is going away; try again shortly");
+            return Err(Refused { status, pause: Duration::ZERO });
         }
         let name = self.authenticate(credential).ok_or_else(|| {
             tracing::warn!(%address, "a tunnel with a wrong credential was refused");
             // The same text whatever was wrong.
-            Status::unauthenticated("the token is missing or not known here")
+            let status = Status::unauthenticated("the token is missing or not known here");
+            Refused { status, pause: self.failures.pause(address.ip(), Instant::now()) }
         })?;
         Ok(self.hub.open(&name, Side::Listener, address.to_string()))
     }

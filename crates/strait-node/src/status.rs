@@ -68,6 +68,7 @@ impl Live for View {
                 bytes_out: sum(&self.sums.bytes_out),
                 sessions: tunnels,
                 reconnects: if hub.role == "client" { tunnels.saturating_sub(1) } else { 0 },
+                violations: hub.violations(),
                 budget_used: hub.budget.used() as u64,
                 budget: hub.budget.limit() as u64,
                 tasks: Handle::try_current()
@@ -121,6 +122,8 @@ fn session(peer: &Peer) -> SessionStatus {
         buffered: stats.buffered as u64,
         credit_wait_ms: millis(stats.credit_wait),
         refused: refused(stats.refusals),
+        violations: stats.violations,
+        ignored: stats.ignored,
         frames_in: stats.frames_in,
         frames_out: stats.frames_out,
         bytes_in: stats.bytes_in,

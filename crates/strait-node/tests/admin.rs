@@ -33,6 +33,8 @@ impl Live for Node {
             budget: 65_536,
             refused: Refused { ours_budget: 3, heads: 1, ..Refused::default() },
             budget_used: 4096,
+            violations: 2,
+            ignored: 4,
             bytes_in,
             ..SessionStatus::default()
         };
@@ -44,6 +46,7 @@ impl Live for Node {
             routes: vec![RouteStatus { service: "web".to_owned(), ..RouteStatus::default() }],
             totals: Totals {
                 reconnects: 3,
+                violations: 9,
                 budget_used: 8192,
                 budget: 131_072,
                 tasks: 17,

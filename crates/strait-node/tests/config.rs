@@ -48,208 +48,33 @@ fn read(path: &Path) -> Result<Loaded, String> {
 const OPEN: &str = "[server]\ninsecure_no_auth = true\n";
 
 /// Text after a valid `[server]`, and the whole message for it. Line 3 is its first.
-const MISTAKES: &[(&str, &str)] = &[
-    (
-        "listn = 1",
-        "f:3:1: unknown key `listn` (did you mean `listen`?); allowed in [server]: listen, tls, cert, key, insecure_no_auth, insecure_no_tls, tokens",
-    ),
-    (
-        "[lgo]",
-        "f:3:2: unknown key `lgo` (did you mean `log`?); allowed here: server, client, entries, services, admin, log, limits, timeouts",
-    ),
-    (
-        "listen = \"abc\"",
-        "f:3:10: `listen`: \"abc\" has no port number; write a port, IP:port or localhost:port, like \"8080\" or \"127.0.0.1:8080\"",
-    ),
-    ("listen = 70000", "f:3:10: `listen`: port 70000 is out of range; allowed: 1 to 65535"),
-    ("listen = 0", "f:3:10: `listen`: port 0 is out of range; allowed: 1 to 65535"),
-    ("listen = -1", "f:3:10: `listen`: port -1 is out of range; allowed: 1 to 65535"),
-    ("listen = true", "f:3:10: `listen` is a boolean, but must be an address"),
-    ("tls = \"no\"", "f:3:7: `tls` is a string, but must be true or false, without quotes"),
-    (
-        "tls = false",
-        "f:1:1: without TLS the tunnel listens on loopback only, and 0.0.0.0:7443 is not; use TLS, or listen on 127.0.0.1, or say --insecure-no-tls (insecure_no_tls = true) where something in front of it ends TLS",
-    ),
-    ("cert = \"a.pem\"", "f:1:1: [server] has no `key`: a certificate needs its private key"),
-    (
-        "cert = \"no.pem\"\nkey = \"no.pem\"",
-        "f:3:8: cannot read no.pem: No such file or directory (os error 2)",
-    ),
-    (
-        "[[server.tokens]]\nname = \"a\"",
-        "f:3:1: [[server.tokens]] has no `sha256`: write the SHA-256 that `strait token` prints",
-    ),
-    (
-        "[[server.tokens]]\nsha256 = \"12\"",
-        "f:4:10: `sha256`: must be a SHA-256 in 64 hex digits, as `strait token` prints it",
-    ),
-    (
-        "[[server.tokens]]\ntoken = \"\"",
-        "f:4:9: `token`: the token is empty; make one with `strait token`",
-    ),
-    (
-        "[[server.tokens]]\ntoken = \"a\"\nservices = [\"a/b\"]",
-        "f:5:13: `services`: \"a/b\" is not a service name or a pattern like \"api-*\" or \"*\"",
-    ),
-    (
-        "[[entries]]\nname = \"a\"",
-        "f:3:1: [[entries]] has no `listen`: write listen = \"127.0.0.1:8080\"",
-    ),
-    (
-        "[[entries]]\nlisten = 80\ncors_origins = [\"https://a.example/\"]",
-        "f:5:17: `cors_origins`: \"https://a.example/\" is not the origin of a page; write it as browsers send it, like \"https://app.example.org\" or \"http://localhost:3000\": lower case, without path and without the scheme's own port; or \"*\" for any",
-    ),
-    (
-        "[[entries]]\nlisten = 80\n[[entries]]\nlisten = \"127.0.0.1:80\"",
-        "f:6:10: `listen`: 127.0.0.1:80 is taken by entry `web`",
-    ),
-    (
-        "[[entries]]\nlisten = 7443",
-        "f: entry `web` and the tunnel both listen on 0.0.0.0:7443: give one another port",
-    ),
-    (
-        "[entries]\nlisten = 80",
-        "f:3:1: `entries` is a table, but must be a list of tables: write [[entries]]",
-    ),
-    (
-        "[[services]]\nname = \"a\"",
-        "f:3:1: [[services]] has no `backend`: write backend = \"http://127.0.0.1:3000\"",
-    ),
-    (
-        "[[services]]\nname = \"a b\"\nbackend = 1",
-        "f:4:8: `name`: \"a b\" is not a name; allowed: 1 to 64 letters, digits, '.', '_' and '-', not '.' first",
-    ),
-    (
-        "[[services]]\nname = \"a\"\nbackend = 1\npath = \"x\"",
-        "f:6:8: `path`: \"x\" must begin with '/', like \"/api\"",
-    ),
-    (
-        "[[services]]\nname = \"a\"\nbackend = 1\nhosts = [\"http://a\"]",
-        "f:6:10: `hosts`: \"http://a\" is not a host; write a name like \"app.example.org\" or \"*.example.org\", without scheme, port and path",
-    ),
-    (
-        "[[services]]\nname = \"a\"\nbackend = 1\nprotocols = [\"gprc\"]",
-        "f:6:14: `protocols`: \"gprc\" is not a protocol (did you mean \"grpc\"?); allowed: http, grpc, websocket",
-    ),
-    (
-        "[[services]]\nname = \"a\"\nbackend = 1\n[[services]]\nname = \"a\"\nbackend = 2",
-        "f:6:1: a second service of the name `a`: names are unique",
-    ),
-    (
-        "[[services]]\nname = \"a\"\nbackend = 1\n[[services]]\nname = \"b\"\nbackend = 2\nprotocols = \"grpc\"",
-        "f:6:1: services `a` and `b` have the same host, path and protocol: no request could tell them apart; give one of them another host or path",
-    ),
-    (
-        "[timeouts]\ndrain = \"10\"",
-        "f:4:9: `drain`: \"10\" has no unit; write a whole number with ms, s, m or h, like \"500ms\" or \"10s\"",
-    ),
-    (
-        "[timeouts]\ndrain = 10",
-        "f:4:9: `drain`: \"10\" has no unit; write a whole number with ms, s, m or h, like \"500ms\" or \"10s\"",
-    ),
-    (
-        "[timeouts]\ndrain = \"-5s\"",
-        "f:4:9: `drain`: \"-5s\" is negative; write a whole number with ms, s, m or h, like \"500ms\" or \"10s\"",
-    ),
-    (
-        "[timeouts]\nheaders = \"0s\"",
-        "f:4:11: `headers`: 0s is out of range; allowed: 10ms to 3600s",
-    ),
-    (
-        "[limits]\nmax_uri = \"10XB\"",
-        "f:4:11: `max_uri`: \"10XB\" has an unknown unit; write a whole number with B, KiB, MiB or GiB, like \"64KiB\"",
-    ),
-    (
-        "[limits]\nmax_uri = \"1GiB\"",
-        "f:4:11: `max_uri`: 1GiB is out of range; allowed: 256B to 256KiB",
-    ),
-    ("[limits]\nmax_requests = 0", "f:4:16: `max_requests` is 0; allowed: 1 to 1000000"),
-    (
-        "[limits]\nmax_requests = \"9\"",
-        "f:4:16: `max_requests` is a string, but must be a whole number, without quotes",
-    ),
-    (
-        "[limits]\nprocess_budget = \"1MiB\"",
-        "f:3:1: `process_budget` is smaller than `session_budget`",
-    ),
-    (
-        "[log]\nformat = \"xml\"",
-        "f:4:10: `format`: \"xml\" is not a log format; allowed: text, json",
-    ),
-    (
-        "[log]\nlevel = \"loud\"",
-        "f:4:9: `level`: \"loud\" is not a level; allowed: off, error, warn, info, debug, trace, or by target like \"info,strait_node=debug\"",
-    ),
-    (
-        "[admin]\nlisten = \"x:1\"",
-        "f:4:10: `listen`: \"x:1\" does not name an interface of this machine by its IP address; write a port, IP:port or localhost:port, like \"8080\" or \"127.0.0.1:8080\"",
-    ),
-    (
-        "[client]\nserver = \"https://a\"",
-        "f:3:1: [server] and [client] are both here; one file is for one node",
-    ),
-    (
-        "log = 3",
-        "f:3:1: unknown key `log`; allowed in [server]: listen, tls, cert, key, insecure_no_auth, insecure_no_tls, tokens",
-    ),
-];
-
+/// Each mistake of a file and all that is said about it: in mistakes.golden a file stands
+/// before lines of `=> `, and an empty line after them. With STRAIT_GOLDEN=1 the page is
+/// written anew.
 #[test]
 fn each_mistake_is_told_with_its_place() {
+    let page = include_str!("mistakes.golden");
     let folder = Folder::new("mistakes");
-    let mut wrong = Vec::new();
-    for (text, expected) in MISTAKES {
-        let path = folder.write("f", format!("{OPEN}{text}\n"));
-        let folder = format!("{}/", folder.0.display());
-        let said = read(&path).map(|_| String::new()).unwrap_or_else(|said| said);
-        let said = said.replace(&folder, "");
-        if said != *expected {
-            wrong.push(format!("{text}\n  says     {said}\n  must say {expected}"));
-        }
+    let mut fresh = Vec::new();
+    for case in page.split("\n\n") {
+        let text: String =
+            case.lines().take_while(|l| !l.starts_with("=> ")).map(|l| format!("{l}\n")).collect();
+        let said = match read(&folder.write("f", &text)) {
+            Ok(_) => "good".to_owned(),
+            Err(said) => said.replace(&format!("{}/", folder.0.display()), ""),
+        };
+        fresh.push(said.lines().fold(text, |case, line| format!("{case}=> {line}\n")));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-}
-
-const CLIENT_MISTAKES: &[(&str, &str)] = &[
-    ("", "f:1:1: [client] has no `server`: write server = \"https://HOST:7443\""),
-    (
-        "server = \"a:7443\"",
-        "f:2:10: `server`: \"a:7443\" has no scheme; write https://HOST:PORT, as the server prints it (https://a:7443 ?)",
-    ),
-    (
-        "server = \"https://a/x\"",
-        "f:2:10: `server`: \"https://a/x\" has a path; write https://HOST:PORT, as the server prints it, without a path",
-    ),
-    (
-        "server = \"https://a\"\npin = \"12\"",
-        "f:3:7: `pin`: \"12\" is not a pin; copy it from the server: \"sha256:\" and 64 hex digits",
-    ),
-    (
-        "server = \"https://a\"\nca = \"no.pem\"",
-        "f:3:6: `ca`: cannot read no.pem: No such file or directory (os error 2)",
-    ),
-    (
-        "server = \"https://a\"\ntoken_file = \"no\"",
-        "f:3:14: `token_file`: cannot read no: No such file or directory (os error 2)",
-    ),
-    (
-        "server = \"https://a\"\nid = \"\"",
-        "f:3:6: `id`: \"\" is not a name; allowed: 1 to 64 letters, digits, '.', '_' and '-', not '.' first",
-    ),
-    (
-        "server = \"https://a\"\ntokn = \"\"",
-        "f:3:1: unknown key `tokn` (did you mean `token`?); allowed in [client]: server, token, token_file, ca, pin, id, once",
-    ),
-];
-
-#[test]
-fn a_clients_mistakes_too() {
-    let folder = Folder::new("client");
-    for (text, expected) in CLIENT_MISTAKES {
-        let path = folder.write("f", format!("[client]\n{text}\n"));
-        let folder = format!("{}/", folder.0.display());
-        assert_eq!(read(&path).unwrap_err().replace(&folder, ""), *expected, "for:\n{text}");
+    let fresh = fresh.join("\n");
+    if std::env::var_os("STRAIT_GOLDEN").is_some() {
+        fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mistakes.golden"), &fresh).unwrap();
+        return;
     }
+    for (found, expected) in fresh.lines().zip(page.lines()) {
+        assert_eq!(found, expected, "run with STRAIT_GOLDEN=1 to write what is found");
+    }
+    assert_eq!(fresh.len(), page.len());
+    assert!(!page.contains("=> good"), "a mistake that is none");
 }
 
 #[test]

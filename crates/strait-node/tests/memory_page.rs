@@ -18,8 +18,8 @@ fn the_limits_are_the_defaults() {
     let rows = [
         ("budget of one tunnel", size(limits.session_budget), "session_budget"),
         ("budget of all tunnels of the process", size(limits.process_budget), "process_budget"),
-        ("first window of a request", size(limits.initial_window.into()), "initial_window"),
-        ("largest window", size(limits.max_window.into()), "max_window"),
+        ("first window of a request", size(limits.initial_window), "initial_window"),
+        ("largest window", size(limits.max_window), "max_window"),
         ("requests of the peer open at once", limits.max_requests.to_string(), "max_requests"),
     ];
     for (what, value, key) in rows {

@@ -75,6 +75,8 @@ reasons! {
     FlowControl = 24 "flow_control";
     /// A bug of ours.
     Internal = 25 "internal";
+    /// The caller's body stopped coming.
+    RequestTimeout = 26 "request_timeout";
 }
 
 impl Reason {

@@ -57,7 +57,7 @@ pub(crate) fn run(prepared: Prepared) -> ExitCode {
 }
 
 /// A runtime with this many worker threads.
-pub(crate) fn runtime(threads: u32) -> std::io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime(threads: u64) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(threads.max(1) as usize)

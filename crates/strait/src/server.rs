@@ -49,7 +49,8 @@ pub(crate) fn run(arguments: &ServerArguments) -> ExitCode {
         greet: Box::new(move |config, addresses| {
             // Only a token that has been seen may be remembered, and only one that can be
             // presented may be shown: so it is kept now that the node listens.
-            let kept = secrets.token.as_ref().map_or(Vec::new(), |token| state.keep(token));
+            let mut kept = secrets.token.as_ref().map_or(Vec::new(), |token| state.keep(token));
+            kept.retain(|warning| !secrets.warnings.contains(warning));
             let text = greet::server(config, addresses, &shown, folder.as_deref());
             (text, kept)
         }),

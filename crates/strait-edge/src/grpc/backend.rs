@@ -20,7 +20,7 @@ use crate::grpc::read::{self, Read};
 use crate::grpc::{status, timeout};
 use crate::http::backend::{Held, Unanswered, send};
 use crate::http::body::cause;
-use crate::http::hop::{remove, strip};
+use crate::http::hop::remove;
 use crate::http::outgoing::Outgoing;
 
 /// Carries a call.
@@ -52,8 +52,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
         Err(unanswered) => return Err(unanswered.into()),
     };
     let (parts, body) = sent.response.into_parts();
-    let mut headers = parts.headers;
-    strip(&mut headers);
+    let mut headers = backend.answered(parts.headers)?;
     remove(&mut headers, &CONTENT_LENGTH);
     let body: BoxBody = if parts.status != StatusCode::OK || !is_grpc(&headers) {
         // Not an answer of a gRPC server; its body is no message.

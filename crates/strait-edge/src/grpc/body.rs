@@ -55,6 +55,7 @@ impl Messages {
     }
 
     fn fail(&mut self, fault: Fault) -> Option<Result<Frame<Bytes>, Cut>> {
+        self.body.give_up(&fault);
         self.body = Box::new(EmptyBody);
         match std::mem::replace(&mut self.end, End::Over) {
             End::Request(upload) => {

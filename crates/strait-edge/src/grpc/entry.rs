@@ -40,7 +40,10 @@ pub(crate) async fn carry(
     };
     match timeout::read(&request.head.headers) {
         Ok(left) => request.context.deadline = left.map(|left| Instant::now() + left),
-        Err(fault) => return refuse(visit, &fault, web.as_ref()),
+        Err(fault) => {
+            visit.record(&request.exchange(Box::new(EmptyBody)), &fault);
+            return refuse(visit, &fault, web.as_ref());
+        }
     }
     remove(&mut request.head.headers, &CONTENT_LENGTH);
     match carry_visit(&visit, request.exchange(body)).await {
@@ -51,7 +54,6 @@ pub(crate) async fn carry(
 
 /// A trailers-only answer that tells of `fault`.
 pub(crate) fn refuse(visit: Visit, fault: &Fault, web: Option<&Web>) -> Response<Outgoing> {
-    tracing::debug!(id = %visit.id, %fault, "a call was refused");
     let mut headers = status::of_fault(fault, &visit.id);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(X_STRAIT_ERROR, HeaderValue::from_static(fault.reason.as_str()));
@@ -67,8 +69,9 @@ async fn respond(visit: Visit, answer: Answer, web: Option<Web>) -> Response<Out
     strip(&mut headers);
     remove(&mut headers, &CONTENT_LENGTH);
     if head.status.is_informational() {
-        let detail = "a status that cannot be answered";
-        return refuse(visit, &Fault::because(Reason::BackendInvalid, detail), web.as_ref());
+        let fault = Fault::because(Reason::BackendInvalid, "a status that cannot be answered");
+        body.give_up(&fault);
+        return refuse(visit, &fault, web.as_ref());
     }
     let is_grpc = head.status == StatusCode::OK && is_grpc(&headers);
     if let Some(web) = &web {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderValue, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use strait_engine::{
@@ -14,7 +15,7 @@ use strait_engine::{
 
 use crate::backend::Backend;
 use crate::http::body::{AbortUpload, Plain, Upload, cause, poll_incoming};
-use crate::http::hop::{content_length, strip};
+use crate::http::hop::content_length;
 use crate::http::outgoing::Outgoing;
 use crate::pool::Lease;
 
@@ -22,9 +23,16 @@ use crate::pool::Lease;
 pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answer, Failure> {
     let http2 = backend.speaks_http2();
     let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    let has_body = !exchange.body.is_end();
     let build = |head: &RequestHead| {
         let mut length = Ok(None);
-        let request = backend.request(head, version, |headers| length = content_length(headers))?;
+        let request = backend.request(head, version, |headers| {
+            length = content_length(headers);
+            if has_body && !http2 && length == Ok(None) {
+                // The library chunks by itself, but for GET it would leave the body out.
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        })?;
         let malformed = |()| Fault::because(Reason::BadRequest, "malformed Content-Length");
         Ok((request, length.map_err(malformed)?))
     };
@@ -32,8 +40,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     let head_within = backend.pool().settings().answer_head;
     let sent = send(backend, exchange, build, http2, head_within, frame).await?;
     let (parts, body) = sent.response.into_parts();
-    let mut headers = parts.headers;
-    strip(&mut headers);
+    let headers = backend.answered(parts.headers)?;
     if parts.status.is_informational() || parts.status.as_u16() > 599 {
         let detail = format!("status {} was not asked for", parts.status);
         return Err(Fault::because(Reason::BackendInvalid, detail).into());
@@ -171,11 +178,15 @@ pub(crate) fn fault_of(error: &hyper::Error, upload: Option<&Upload>) -> Fault {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     };
-    let reset = cause::<h2::Error>(error).and_then(h2::Error::reason);
-    if reset == Some(h2::Reason::REFUSED_STREAM) {
+    let h2 = cause::<h2::Error>(error);
+    // When it was our library that reset the stream, the answer broke a rule.
+    let broke_rule = h2.is_some_and(|error| error.is_library());
+    let reset = h2.and_then(h2::Error::reason);
+    if reset == Some(h2::Reason::REFUSED_STREAM) && !broke_rule {
         return Fault::because(Reason::BackendRefused, detail).retry_safe();
     }
-    let invalid = error.is_parse() || error.is_parse_too_large() || error.is_parse_status();
+    let invalid =
+        broke_rule || error.is_parse() || error.is_parse_too_large() || error.is_parse_status();
     let malformed = cause::<std::io::Error>(error).is_some_and(|error| {
         matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput)
     });

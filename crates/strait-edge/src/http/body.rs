@@ -15,6 +15,8 @@ use hyper::body::Incoming;
 use strait_engine::{BoxBody, Data, EmptyBody, Fault, Part, Reason};
 use tokio::time::{Instant, Sleep};
 
+use crate::http::hop::strip_trailers;
+
 /// A fault as the HTTP library's body error. What it does with it is a visible cut: on
 /// HTTP/1 the connection closes before the end, on HTTP/2 the stream is reset.
 #[derive(Debug)]
@@ -26,11 +28,8 @@ pub(crate) struct Cut {
 
 impl From<Fault> for Cut {
     fn from(fault: Fault) -> Cut {
-        let code = match fault.reason {
-            Reason::None | Reason::Cancelled | Reason::Deadline => h2::Reason::CANCEL,
-            _ => h2::Reason::INTERNAL_ERROR,
-        };
-        Cut { fault, reset: code.into() }
+        let reset = h2::Reason::from(fault.face().reset.code());
+        Cut { fault, reset: reset.into() }
     }
 }
 
@@ -262,6 +261,7 @@ impl Plain {
             upload.cut(&fault);
         }
         // Whatever else it holds is not wanted any more.
+        self.body.give_up(&fault);
         self.body = Box::new(EmptyBody);
         Some(Err(fault.into()))
     }
@@ -313,8 +313,11 @@ impl Plain {
                     Some(frame) => frame,
                     None => continue,
                 },
-                Some(Ok(Part::Trailers(trailers))) => match self.finish() {
-                    None => Some(Ok(Frame::trailers(trailers))),
+                Some(Ok(Part::Trailers(mut trailers))) => match self.finish() {
+                    None => {
+                        strip_trailers(&mut trailers);
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
                     other => other,
                 },
                 Some(Err(fault)) => self.fail(fault),

@@ -19,6 +19,12 @@ use crate::visit::{Door, Requested, Visit, carry as carry_visit};
 /// Carries a plain request.
 pub(crate) async fn carry(visit: Visit, request: Requested, body: Incoming) -> Response<Outgoing> {
     let body = visitor_body(&visit, request.length, body);
+    let max_body = visit.door.entry.settings.max_body;
+    if request.length.is_some_and(|length| length > max_body) {
+        let fault = Fault::new(Reason::BodyTooLarge);
+        visit.record(&request.exchange(Box::new(EmptyBody)), &fault);
+        return visit.refuse(&fault);
+    }
     match carry_visit(&visit, request.exchange(body)).await {
         Ok(answer) => respond(visit, answer).await,
         Err(fault) => visit.refuse(&fault),
@@ -32,18 +38,25 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
     strip(&mut headers);
     let length = match check(head.status, &mut headers) {
         Ok(length) => length,
-        Err(fault) => return visit.refuse(&fault),
+        Err(fault) => {
+            body.give_up(&fault);
+            return visit.refuse(&fault);
+        }
     };
     let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if visit.is_head || bodiless {
         if head.status == StatusCode::NO_CONTENT {
             remove(&mut headers, &CONTENT_LENGTH);
         }
-        end_of(&mut body).await;
+        let end = end_of(&mut body).await;
+        if let (true, Err(fault)) = (bodiless, end) {
+            return visit.refuse(&fault);
+        }
         return visit.respond(head.status, headers, Outgoing::full(""), false);
     }
     if body.is_end() && length.is_some_and(|length| length > 0) {
         let fault = Fault::because(Reason::BackendInvalid, "a body was announced and is missing");
+        body.give_up(&fault);
         return visit.refuse(&fault);
     }
     // Both at once would be two framings of one body (RFC 9112 6.2).
@@ -65,9 +78,15 @@ fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<Option<u64>, Fau
 }
 
 /// Sees the end of a body that has nothing to send, so that dropping it is no cancel.
-async fn end_of(body: &mut BoxBody) {
-    if !body.is_end() {
-        let _ = tokio::time::timeout(Duration::from_secs(5), next_part(body)).await;
+async fn end_of(body: &mut BoxBody) -> Result<(), Fault> {
+    if body.is_end() {
+        return Ok(());
+    }
+    match tokio::time::timeout(Duration::from_secs(5), next_part(body)).await {
+        Ok(Some(Ok(Part::Data(data)))) if !data.bytes.is_empty() => {
+            Err(Fault::because(Reason::BackendInvalid, "a body where there is none"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -76,15 +95,19 @@ pub(crate) fn visitor_body(visit: &Visit, length: Option<u64>, body: Incoming) -
     if http_body::Body::is_end_stream(&body) {
         return Box::new(EmptyBody);
     }
-    let idle = Idle::new(visit.door.entry.settings.body_idle);
+    let settings = &visit.door.entry.settings;
+    let (idle, room) = (Idle::new(settings.body_idle), settings.max_body);
     let (door, http2) = (visit.door.clone(), visit.version == Version::HTTP_2);
-    Box::new(VisitorBody { body: Some(body), left: length, idle, door, http2, ended: false })
+    Box::new(VisitorBody { body: Some(body), left: length, room, idle, door, http2, ended: false })
 }
 
 struct VisitorBody {
     /// Taken when it is dropped, and never before.
     body: Option<Incoming>,
+    /// Bytes that are still to come, when that was announced.
     left: Option<u64>,
+    /// Bytes that may still come.
+    room: u64,
     idle: Idle,
     door: Arc<Door>,
     http2: bool,
@@ -117,19 +140,28 @@ async fn leave_unread(mut body: Incoming) {
 impl Body for VisitorBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let part = match poll_incoming(body, cx) {
+        let polled = poll_incoming(body, cx);
+        if !self.http2 {
+            self.door.activity.want_body(polled.is_pending());
+        }
+        let part = match polled {
             Poll::Ready(part) => part,
             Poll::Pending if self.idle.poll_silence(cx).is_ready() => {
                 let detail = "the visitor stopped sending its body";
-                return Poll::Ready(Some(Err(Fault::because(Reason::Cancelled, detail))));
+                return Poll::Ready(Some(Err(Fault::because(Reason::RequestTimeout, detail))));
             }
             Poll::Pending => return Poll::Pending,
         };
         self.idle.spoke();
         Poll::Ready(match part {
             Some(Ok(part)) => {
-                if let (Part::Data(data), Some(left)) = (&part, &mut self.left) {
-                    *left = left.saturating_sub(data.bytes.len() as u64);
+                if let Part::Data(data) = &part {
+                    let bytes = data.bytes.len() as u64;
+                    self.left = self.left.map(|left| left.saturating_sub(bytes));
+                    let Some(room) = self.room.checked_sub(bytes) else {
+                        return Poll::Ready(Some(Err(Fault::new(Reason::BodyTooLarge))));
+                    };
+                    self.room = room;
                 }
                 self.ended = matches!(part, Part::Trailers(_));
                 Some(Ok(part))
@@ -153,6 +185,7 @@ impl Body for VisitorBody {
 
 impl Drop for VisitorBody {
     fn drop(&mut self) {
+        self.door.activity.want_body(false);
         if self.ended || self.is_end() {
             return;
         }

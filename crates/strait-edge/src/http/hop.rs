@@ -2,7 +2,7 @@
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRANSFER_ENCODING, UPGRADE,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -93,6 +93,14 @@ fn strip_with(headers: &mut HeaderMap, also: Option<&HeaderName>) {
     }
 }
 
+/// Removes from a body's trailers what is hop-by-hop, and what says how a message is framed or
+/// whom it is for: whoever merges trailers into the head would read it anew (RFC 9110 6.5.1).
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip(trailers);
+    let of_the_head = [HOST, CONTENT_LENGTH, TRAILER, TE];
+    retain(trailers, |name| !of_the_head.contains(name));
+}
+
 /// The length that a head announces: `Ok(None)` when it does not. Where it is said twice it
 /// is said once afterwards.
 ///
@@ -167,6 +175,24 @@ mod tests {
         let left: Vec<_> =
             headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
         assert_eq!(left, ["x-a=1", "x-a=2", "x-c=1", "te=trailers", "x-d=1"]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_about_the_message_itself() {
+        let mut trailers = map(&[
+            ("connection", "x-mine"),
+            ("x-mine", "1"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "b"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("x-sum", "1"),
+            ("grpc-status", "0"),
+        ]);
+        strip_trailers(&mut trailers);
+        let left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-sum", "grpc-status"]);
     }
 
     #[test]

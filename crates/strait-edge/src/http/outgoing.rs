@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use strait_engine::BoxBody;
 
-use crate::activity::Active;
+use crate::activity::{Active, Held};
 use crate::grpc::body::Messages;
 use crate::grpc::web;
 use crate::http::body::{Cut, Plain};
@@ -17,6 +17,7 @@ pub(crate) struct Outgoing {
     kind: Kind,
     /// The visitor's connection is busy until the answer has ended.
     active: Option<Active>,
+    held: Held,
     /// A cut of this answer shows only as a reset of the connection (HTTP/1.0).
     reset_on_cut: bool,
 }
@@ -30,7 +31,7 @@ enum Kind {
 
 impl Outgoing {
     fn of(kind: Kind) -> Outgoing {
-        Outgoing { kind, active: None, reset_on_cut: false }
+        Outgoing { kind, active: None, held: Held::default(), reset_on_cut: false }
     }
 
     /// All of it, known at once.
@@ -56,18 +57,29 @@ impl Outgoing {
 
     /// Marks the connection as busy until this body ends.
     pub(crate) fn active(mut self, active: Active, reset_on_cut: bool) -> Outgoing {
+        if matches!(self.kind, Kind::Plain(_)) {
+            self.held.set(true, &active);
+        }
         self.active = Some(active);
         self.reset_on_cut = reset_on_cut;
         self
     }
 
     /// The engine's body, when nothing of it was sent.
-    pub(crate) fn into_body(self) -> BoxBody {
-        match self.kind {
+    pub(crate) fn into_body(mut self) -> BoxBody {
+        match std::mem::replace(&mut self.kind, Kind::Full(None)) {
             Kind::Full(_) => Box::new(strait_engine::EmptyBody),
             Kind::Plain(plain) => plain.into_body(),
             Kind::Messages(messages) => messages.into_body(),
             Kind::Web(encoded) => encoded.into_body(),
+        }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(active) = &self.active {
+            self.held.set(false, active);
         }
     }
 }
@@ -81,12 +93,20 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
+        if let Some(active) = &this.active {
+            this.held.set(false, active);
+        }
         let frame = match &mut this.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Plain(plain) => plain.poll_frame(cx),
             Kind::Messages(messages) => messages.poll_frame(cx),
             Kind::Web(encoded) => encoded.poll_frame(cx),
         };
+        if let (Kind::Plain(_), Poll::Ready(Some(Ok(_))), Some(active)) =
+            (&this.kind, &frame, &this.active)
+        {
+            this.held.set(true, active);
+        }
         if let (Poll::Ready(Some(Err(cut))), Some(active)) = (&frame, &this.active) {
             tracing::debug!(%cut, "an answer was cut");
             if this.reset_on_cut {

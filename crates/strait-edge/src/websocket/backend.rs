@@ -53,7 +53,8 @@ fn relay(accepted: Accepted, body: BoxBody, settings: &Settings) -> Answer {
         link,
         writing: Abort(writing.abort_handle()),
         held,
-        closing: None,
+        heard: false,
+        patience: None,
         close_wait: or_never(settings.close_wait),
         over: false,
     });
@@ -86,16 +87,18 @@ impl Drop for Abort {
     }
 }
 
-/// The answer's direction. After the backend's close frame it stays open until ours was
-/// written, so that a close handshake ends on both legs.
+/// The answer's direction. After the close frame of one side it stays open until the
+/// other's has passed, so that a close handshake ends on both legs; yet not for ever.
 struct ServiceFrames {
     frames: Frames,
     link: Arc<Link>,
     #[allow(dead_code, reason = "held for its drop, which ends the other direction")]
     writing: Abort,
+    /// The service's close frame has come.
+    heard: bool,
+    patience: Option<Pin<Box<Sleep>>>,
     #[allow(dead_code, reason = "held for its drop, which gives the share of a connection back")]
     held: Option<Held>,
-    closing: Option<Pin<Box<Sleep>>>,
     close_wait: Duration,
     over: bool,
 }
@@ -105,19 +108,25 @@ impl Body for ServiceFrames {
         if self.over {
             return Poll::Ready(None);
         }
-        if self.closing.is_none() {
-            if let Some(part) = ready!(self.frames.poll_part(cx)) {
-                return Poll::Ready(Some(part));
+        if !self.heard {
+            match self.frames.poll_part(cx) {
+                Poll::Ready(Some(part)) => return Poll::Ready(Some(part)),
+                Poll::Ready(None) => self.heard = true,
+                Poll::Pending => {}
             }
-            self.closing = Some(Box::pin(tokio::time::sleep(self.close_wait)));
         }
-        let patience = self.closing.as_mut().map(|sleep| sleep.as_mut().poll(cx));
-        let closed = self.link.poll_closed(cx);
-        if closed.is_pending() && matches!(patience, Some(Poll::Pending)) {
-            return Poll::Pending;
+        let written = self.link.poll_closed(cx).is_ready();
+        if !(self.heard && written) {
+            if !self.heard && !written {
+                return Poll::Pending;
+            }
+            let limit = self.close_wait;
+            let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            ready!(patience.as_mut().poll(cx));
         }
         self.over = true;
-        Poll::Ready(None)
+        let late = "the service did not answer a close frame";
+        Poll::Ready((!self.heard).then(|| Err(Fault::because(Reason::BackendTimeout, late))))
     }
 
     fn is_end(&self) -> bool {

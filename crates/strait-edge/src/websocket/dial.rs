@@ -17,7 +17,6 @@ use strait_engine::{
 use crate::backend::Backend;
 use crate::http::backend::{Held, fault_of, send};
 use crate::http::body::poll_incoming;
-use crate::http::hop::strip;
 use crate::http::outgoing::Outgoing;
 use crate::io::Conn;
 use crate::settings::or_never;
@@ -67,7 +66,7 @@ async fn connect(backend: &Backend, exchange: Exchange) -> Result<Dialled, Failu
     let (mut response, held) = (sent.response, sent.held);
     match response.status() {
         StatusCode::OK => {
-            let headers = agreed(&mut response);
+            let headers = agreed(backend, &mut response)?;
             let conn = upgraded(response).await?;
             Ok(Dialled::Accepted(Accepted { headers, conn, held: Some(held) }))
         }
@@ -75,7 +74,7 @@ async fn connect(backend: &Backend, exchange: Exchange) -> Result<Dialled, Failu
             let detail = format!("status {status} accepts a CONNECT and says something else");
             Err(Fault::because(Reason::BackendInvalid, detail).into())
         }
-        _ => refused(response, |body| held.body(body)),
+        _ => refused(backend, response, |body| held.body(body)),
     }
 }
 
@@ -93,10 +92,10 @@ async fn upgrade(backend: &Backend, exchange: Exchange) -> Result<Dialled, Failu
     let limit = or_never(backend.pool().settings().handshake);
     let mut response = shake_hands(conn, request, limit).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return refused(response, |body| Box::new(Refusal(body)));
+        return refused(backend, response, |body| Box::new(Refusal(body)));
     }
     handshake::check_answer(response.headers(), &key)?;
-    let headers = agreed(&mut response);
+    let headers = agreed(backend, &mut response)?;
     let conn = upgraded(response).await?;
     Ok(Dialled::Accepted(Accepted { headers, conn, held: None }))
 }
@@ -124,11 +123,10 @@ async fn shake_hands(
 }
 
 /// The fields of an accepted handshake that travel.
-fn agreed(response: &mut Response<Incoming>) -> HeaderMap {
-    let mut headers = std::mem::take(response.headers_mut());
-    strip(&mut headers);
+fn agreed(backend: &Backend, response: &mut Response<Incoming>) -> Result<HeaderMap, Fault> {
+    let mut headers = backend.answered(std::mem::take(response.headers_mut()))?;
     handshake::strip_leg(&mut headers);
-    headers
+    Ok(headers)
 }
 
 async fn upgraded(response: Response<Incoming>) -> Result<Conn, Fault> {
@@ -138,6 +136,7 @@ async fn upgraded(response: Response<Incoming>) -> Result<Conn, Fault> {
 
 /// A backend's refusal is an ordinary answer.
 fn refused(
+    backend: &Backend,
     response: Response<Incoming>,
     frame: impl FnOnce(Incoming) -> BoxBody,
 ) -> Result<Dialled, Failure> {
@@ -145,8 +144,7 @@ fn refused(
     if parts.status.is_informational() {
         return Err(Fault::because(Reason::BackendInvalid, "an unknown interim status").into());
     }
-    let mut headers = parts.headers;
-    strip(&mut headers);
+    let headers = backend.answered(parts.headers)?;
     let head = ResponseHead { status: parts.status, headers };
     let body = match http_body::Body::is_end_stream(&body) {
         true => Box::new(EmptyBody),

@@ -62,7 +62,7 @@ pub(crate) async fn carry(
         max_message: settings.max_message,
         close_wait: or_never(settings.close_wait),
         drain: visit.door.drain.clone(),
-        active: key.is_none().then(|| visit.door.activity.request()),
+        active: key.is_none().then(|| visit.door.activity.request(visit.version)),
     };
     visit.door.tasks.spawn(relay.run());
     let status = match key {
@@ -117,7 +117,7 @@ impl Relay {
                 let _ = tokio::time::timeout(self.close_wait, rest).await;
             }
             Ok(End::Fault(fault)) | Err(fault) => {
-                tracing::debug!(%fault, "a WebSocket was cut");
+                body.give_up(&fault);
                 drop(body);
                 pump.close_for(&fault).await;
             }

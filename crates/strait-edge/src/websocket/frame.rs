@@ -71,6 +71,15 @@ fn is_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
+/// Whether a close frame may be this: whole, and without a code or with a valid one.
+fn may_close(frame: &Data) -> bool {
+    let code_ok = match frame.bytes[..] {
+        [high, low, ..] => is_close_code(u16::from_be_bytes([high, low])),
+        _ => true,
+    };
+    frame.ends_message && code_ok
+}
+
 /// XORs `bytes`, which begin at `at` of a frame's payload, with its mask.
 fn mask_at(bytes: &mut [u8], mask: [u8; 4], at: u64) {
     let turn = (at % 4) as u32;
@@ -143,9 +152,7 @@ impl Cutter {
         let _ = input.split_to(header);
         (self.mask, self.at, self.left) = (mask, 0, start.length);
         let data = self.payload(input, Some(start));
-        if let (true, [high, low, ..]) = (is_close, &data.bytes[..])
-            && !is_close_code(u16::from_be_bytes([*high, *low]))
-        {
+        if is_close && !may_close(&data) {
             return Err(Fault::because(self.rules.blame, "an invalid close code"));
         }
         Ok(Some(data))
@@ -228,6 +235,10 @@ impl Writer {
         let blame = self.rules.blame;
         let wrong = |why: &'static str| Err(Fault::because(blame, why));
         match data.start {
+            // Before it counts as written: our own close frame can still take its place.
+            Some(start) if start.tag & OPCODE == CLOSE && !may_close(&data) => {
+                return wrong("an invalid close frame");
+            }
             Some(start) if self.left == 0 => {
                 self.rules.admit(start)?;
                 self.header(start, out)?;

@@ -68,7 +68,9 @@ impl Link {
         match get(&state) {
             Some(value) => Poll::Ready(value),
             None => {
-                state.waker = Some(cx.waker().clone());
+                if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+                    state.waker = Some(cx.waker().clone());
+                }
                 Poll::Pending
             }
         }

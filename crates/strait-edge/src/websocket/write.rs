@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use strait_engine::{BoxBody, Fault, Part, Reason, next_part};
+use strait_engine::{BoxBody, Fault, Part, fault, next_part};
 use tokio::io::AsyncWriteExt;
 
 use crate::io::Half;
@@ -110,8 +110,9 @@ impl Pump {
     /// frame, and not when the other end vanished without one. Then the cut itself is
     /// what the peer sees.
     pub(crate) async fn close_for(&mut self, fault: &Fault) {
-        if !matches!(fault.reason, Reason::Cancelled | Reason::BackendReset) {
-            self.close(fault.face().close).await;
+        let code = fault.face().close;
+        if code != fault::NO_CLOSE_FRAME {
+            self.close(code).await;
         }
     }
 

@@ -223,7 +223,7 @@ async fn a_visitor_who_stops_sending_is_not_waited_for() {
     let answer =
         raw_exchange(door.address, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
             .await;
-    assert!(answer.starts_with("HTTP/1.1 499"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     until("the backend is let go", || service.open.load(SeqCst) == 0).await;
 }
 

@@ -93,6 +93,37 @@ async fn a_drain_finishes_what_has_begun_and_takes_nothing_new() {
 }
 
 #[tokio::test]
+async fn a_drain_tells_connections_to_end() {
+    let service = http_service(false, |_| async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Response::new(full("fine"))
+    })
+    .await;
+    // HTTP/1: with the answer that is under way.
+    let gate = door("http", &service, Settings::default()).await;
+    let mut tcp = TcpStream::connect(gate.address).await.unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until("the backend has it", || service.open.load(SeqCst) == 1).await;
+    gate.drain.cancel();
+    let mut answer = String::new();
+    soon(tcp.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("fine"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    // HTTP/2: by GOAWAY without an error, at once, and the request still ends.
+    let gate = door("http", &service, Settings::default()).await;
+    let tcp = TcpStream::connect(gate.address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(tcp).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let request = || http::Request::get("http://a.example/").body(()).unwrap();
+    let (answer, _) = client.send_request(request(), true).unwrap();
+    until("the backend has it", || service.open.load(SeqCst) >= 1).await;
+    gate.drain.cancel();
+    assert_eq!(soon(answer).await.unwrap().status(), 200);
+    assert!(soon(ended).await.unwrap().is_ok(), "GOAWAY without an error");
+    assert!(soon(client.ready()).await.is_err(), "no more requests are taken");
+}
+
+#[tokio::test]
 async fn dropping_the_entry_ends_everything() {
     let service = raw_service(|mut tcp, _| async move {
         let _ = tcp.read_to_end(&mut Vec::new()).await;

@@ -8,6 +8,7 @@ mod grpc_web;
 mod hostile;
 mod http;
 mod life;
+mod limits;
 mod secure;
 mod upstream;
 mod websocket;

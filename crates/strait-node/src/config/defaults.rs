@@ -1,12 +1,11 @@
 //! What holds when nothing is said.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::{AdminConfig, LogConfig, LogFormat, RoleKind, ServiceConfig};
-use super::{EntryConfig, Limits, ServerUrl, Timeouts};
+use super::{EntryConfig, ServerUrl};
 
 /// Where a server waits for tunnels.
 pub(super) const TUNNEL: SocketAddr = any(7443);
@@ -41,45 +40,6 @@ pub(super) fn admin(role: RoleKind) -> AdminConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         LogConfig { format: LogFormat::Text, access: true, level: "info".to_owned() }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Limits {
-            // A tunnel is one connection, so its requests have one thread's work anyway; handing
-            // them between threads more than doubles what each costs (measured on two cores).
-            threads: u32::try_from(cores / 2).unwrap_or(1).max(1),
-            // Memory is what bounds them; 10,000 idle WebSockets shall fit one tunnel.
-            max_requests: 16_384,
-            session_budget: 64 << 20,
-            process_budget: 512 << 20,
-            initial_window: 256 << 10,
-            // All of it can lie in this node's memory when one visitor stops reading.
-            max_window: 4 << 20,
-            max_header_bytes: 64 << 10,
-            max_header_fields: 100,
-            max_uri: 16 << 10,
-            max_message: 16 << 20,
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Timeouts {
-            first_byte: seconds(10),
-            headers: seconds(10),
-            body_idle: seconds(30),
-            keep_alive_idle: seconds(75),
-            backend_connect: seconds(5),
-            answer_head: seconds(60),
-            ping_interval: seconds(10),
-            ping_timeout: seconds(10),
-            drain: seconds(30),
-        }
     }
 }
 

@@ -209,8 +209,8 @@ impl<'d, 'a> Table<'d, 'a> {
             if range.contains(&found) {
                 return Ok(found);
             }
-            let (low, high) = (range.start(), range.end());
-            Err(format!("{text} is out of range; allowed: {low:?} to {high:?}"))
+            let (low, high) = (human_time(*range.start()), human_time(*range.end()));
+            Err(format!("{text} is out of range; allowed: {low} to {high}"))
         };
         self.parsed_or_number(key, "a duration with its unit, like \"10s\"", parse).map(|g| g.value)
     }
@@ -346,11 +346,20 @@ fn article(word: &str) -> &'static str {
 }
 
 /// A size in the largest unit that divides it.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}GiB", b >> 30),
         b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{}MiB", b >> 20),
         b if b >= 1 << 10 && b % (1 << 10) == 0 => format!("{}KiB", b >> 10),
         b => format!("{b}B"),
+    }
+}
+
+/// A duration in its largest whole unit.
+pub(super) fn human_time(time: Duration) -> String {
+    match time.as_millis() {
+        ms if ms > 0 && ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
     }
 }

@@ -3,7 +3,6 @@
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -272,53 +271,22 @@ fn log(root: &Table<'_, '_>, over: &Overrides) -> LogConfig {
 }
 
 fn limits(root: &Table<'_, '_>) -> Limits {
-    let mut l = Limits::default();
-    let Some(table) = root.table("limits") else { return l };
-    let small = |value: Option<u64>, default: u32| {
-        value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default)
-    };
-    const KIB: u64 = 1 << 10;
-    const MIB: u64 = 1 << 20;
-    const GIB: u64 = 1 << 30;
-    l.threads = small(table.count("threads", 1..=1024), l.threads);
-    l.max_requests = small(table.count("max_requests", 1..=1_000_000), l.max_requests);
-    l.session_budget = table.size("session_budget", MIB..=64 * GIB).unwrap_or(l.session_budget);
-    l.process_budget = table.size("process_budget", MIB..=1024 * GIB).unwrap_or(l.process_budget);
-    l.initial_window = small(table.size("initial_window", 16 * KIB..=GIB), l.initial_window);
-    l.max_window = small(table.size("max_window", 16 * KIB..=GIB), l.max_window);
-    l.max_header_bytes = small(table.size("max_header_bytes", KIB..=MIB / 2), l.max_header_bytes);
-    l.max_header_fields = small(table.count("max_header_fields", 10..=10_000), l.max_header_fields);
-    l.max_uri = small(table.size("max_uri", 256..=256 * KIB), l.max_uri);
-    l.max_message = table.size("max_message", KIB..=4 * GIB).unwrap_or(l.max_message);
+    let Some(table) = root.table("limits") else { return Limits::default() };
+    let l = Limits::read(&table);
     if l.process_budget < l.session_budget {
         table.doc.problem(table.at, "`process_budget` is smaller than `session_budget`");
     }
     if l.max_window < l.initial_window {
         table.doc.problem(table.at, "`max_window` is smaller than `initial_window`");
     }
-    if l.session_budget < u64::from(l.initial_window) {
+    if l.session_budget < l.initial_window {
         table.doc.problem(table.at, "`session_budget` is smaller than `initial_window`");
     }
     l
 }
 
 fn timeouts(root: &Table<'_, '_>) -> Timeouts {
-    let mut t = Timeouts::default();
-    let Some(table) = root.table("timeouts") else { return t };
-    let (tick, hour) = (Duration::from_millis(10), Duration::from_secs(3600));
-    let read = |key: &'static str, value: &mut Duration, least: Duration, most: Duration| {
-        *value = table.duration(key, least..=most).unwrap_or(*value);
-    };
-    read("first_byte", &mut t.first_byte, tick, hour);
-    read("headers", &mut t.headers, tick, hour);
-    read("body_idle", &mut t.body_idle, tick, hour);
-    read("keep_alive_idle", &mut t.keep_alive_idle, tick, hour * 24);
-    read("backend_connect", &mut t.backend_connect, tick, hour);
-    read("answer_head", &mut t.answer_head, tick, hour * 24);
-    read("ping_interval", &mut t.ping_interval, Duration::from_millis(100), hour);
-    read("ping_timeout", &mut t.ping_timeout, Duration::from_millis(100), hour);
-    read("drain", &mut t.drain, Duration::ZERO, hour);
-    t
+    root.table("timeouts").map_or_else(Timeouts::default, |table| Timeouts::read(&table))
 }
 
 /// No two listeners of this node may want the same port.

@@ -7,6 +7,7 @@ mod address;
 mod backend;
 mod defaults;
 mod document;
+mod limits;
 mod load;
 mod nodes;
 mod problem;
@@ -17,7 +18,6 @@ mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use strait_wire::Protocol;
 
@@ -26,6 +26,7 @@ use crate::secrets::{DevelopmentCertificate, Pin, Token, TokenDigest};
 pub use address::{Listen, ServerUrl};
 pub use backend::{BackendAddress, Place, Scheme, parse_backend};
 pub use defaults::{default_client_id, host_name};
+pub use limits::{Limits, Row, Timeouts};
 pub use load::{AdminChoice, Loaded, Overrides, RoleKind, load};
 pub use problem::{ConfigError, Problem};
 pub use routes::parse_host_header;
@@ -222,52 +223,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object in each line.
     Json,
-}
-
-/// Named limits; bytes unless the name says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Threads that carry requests.
-    pub threads: u32,
-    /// Requests of the peer open at once on one tunnel.
-    pub max_requests: u32,
-    /// Bytes of credit given, buffered and heads of one tunnel together.
-    pub session_budget: u64,
-    /// The same over all tunnels of the process.
-    pub process_budget: u64,
-    /// Bytes that a new request may send before it is granted more.
-    pub initial_window: u32,
-    /// The most that one request may have outstanding in one direction.
-    pub max_window: u32,
-    /// All header fields of one head.
-    pub max_header_bytes: u32,
-    /// Number of header fields of one head.
-    pub max_header_fields: u32,
-    /// The request target.
-    pub max_uri: u32,
-    /// One gRPC message or WebSocket frame.
-    pub max_message: u64,
-}
-
-/// Named times.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// From a new connection to its first byte.
-    pub first_byte: Duration,
-    /// From a request's first byte to the end of its head.
-    pub headers: Duration,
-    /// A visitor's upload that does not move.
-    pub body_idle: Duration,
-    /// A connection without a request.
-    pub keep_alive_idle: Duration,
-    /// Connecting to a backend.
-    pub backend_connect: Duration,
-    /// From the request to the head of a backend's answer; not for gRPC and WebSocket.
-    pub answer_head: Duration,
-    /// Between two pings on the tunnel, also when it is idle.
-    pub ping_interval: Duration,
-    /// A ping without an answer for so long ends the tunnel.
-    pub ping_timeout: Duration,
-    /// How long requests in flight may go on when the node stops.
-    pub drain: Duration,
 }

@@ -35,14 +35,18 @@ pub(crate) trait Gate: Send + Sync + 'static {
         &self,
         credential: Option<&HeaderValue>,
         address: SocketAddr,
-    ) -> Result<Session, Status>;
+    ) -> Result<Session, Refused>;
 
     /// The session's frames begin to arrive.
     fn attach(&self, session: Session, incoming: Received, address: SocketAddr);
 }
 
-/// A refused credential is answered late, so that guessing is slow, yet within a second.
-const REFUSAL_DELAY: Duration = Duration::from_millis(300);
+/// A call that is not let in.
+pub(crate) struct Refused {
+    pub(crate) status: Status,
+    /// Time before the caller hears of it.
+    pub(crate) pause: Duration,
+}
 
 /// Accepts tunnels until `stop`. Accept errors are waited out: they never end the loop.
 pub(crate) async fn listen(
@@ -160,8 +164,8 @@ impl Service<tonic::Request<Streaming<strait_wire::Frame>>> for Accept {
         Box::pin(async move {
             let session = match gate.admit(credential.as_ref(), address) {
                 Ok(session) => session,
-                Err(status) => {
-                    sleep(REFUSAL_DELAY).await;
+                Err(Refused { status, pause }) => {
+                    sleep(pause).await;
                     return Err(status);
                 }
             };

@@ -22,9 +22,8 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 
-use super::accept::{Gate, listen};
+use super::accept::{Gate, Refused, listen};
 use super::dial::Dialer;
 use super::{NOT_SENT, PACK, Received, SEND_BUFFER};
 use crate::config::ServerUrl;
@@ -151,7 +150,7 @@ fn session(name: &str, side: Side) -> Session {
 struct Open(Arc<Sink>);
 
 impl Gate for Open {
-    fn admit(&self, _: Option<&HeaderValue>, _: SocketAddr) -> Result<Session, Status> {
+    fn admit(&self, _: Option<&HeaderValue>, _: SocketAddr) -> Result<Session, Refused> {
         Ok(session("dialler", Side::Listener))
     }
 

@@ -21,10 +21,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
+use super::stranger::who_answers;
 use super::{
     FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, Shared, WINDOW, describe, is_broken,
     tune,
@@ -72,20 +74,27 @@ impl Dialer {
     /// # Errors
     /// Which step failed, and what to do.
     pub(crate) async fn dial(&self, session: &Session) -> Result<Received, DialError> {
-        let stream = self.connect().await?;
+        match self.connect().await? {
+            Connected::Clear(stream) => self.call(stream, session).await,
+            Connected::Tls(stream) => self.call(*stream, session).await,
+        }
+    }
+
+    async fn connect(&self) -> Result<Connected, DialError> {
+        let stream = self.reach().await?;
         tune(&stream);
-        let Some(tls) = &self.tls else { return self.call(stream, session).await };
+        let Some(tls) = &self.tls else { return Ok(Connected::Clear(stream)) };
         let name = ServerName::try_from(self.server.host.clone())
             .map_err(|_| other(format!("{} is not a server name", self.server.host)))?;
         let handshake = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
         match timeout(STEP, handshake).await {
-            Ok(Ok(stream)) => self.call(stream, session).await,
+            Ok(Ok(stream)) => Ok(Connected::Tls(Box::new(stream))),
             Ok(Err(error)) => Err(other(self.tls_hint(&error))),
             Err(_) => Err(other(format!("{}: the TLS handshake took too long", self.server))),
         }
     }
 
-    async fn connect(&self) -> Result<TcpStream, DialError> {
+    async fn reach(&self) -> Result<TcpStream, DialError> {
         let server = &self.server;
         match timeout(STEP, TcpStream::connect(server.authority())).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -99,9 +108,13 @@ impl Dialer {
 
     fn tls_hint(&self, error: &io::Error) -> String {
         let text = error.to_string();
-        let hint = if text.contains("InvalidContentType") || text.contains("corrupt message") {
-            "; it does not speak TLS there: use http:// if the tunnel runs without TLS"
-        } else if text.contains("UnknownIssuer") {
+        if text.contains("InvalidContentType") || text.contains("handshake eof") {
+            let server = &self.server;
+            return format!(
+                "{server}: it does not speak TLS there; use http:// if the tunnel runs without TLS"
+            );
+        }
+        let hint = if text.contains("UnknownIssuer") {
             "; give its certificate with --ca, or the pin that the server printed with --pin"
         } else if text.contains("ApplicationVerificationFailure") {
             "; its certificate is not the one that --pin names: compare it with what the server prints"
@@ -151,9 +164,26 @@ impl Dialer {
         let path = PathAndQuery::from_static(PATH);
         match timeout(STEP, grpc.streaming(request, path, FrameCodec)).await {
             Ok(Ok(response)) => Ok(Received(response.into_inner())),
+            Ok(Err(status)) if is_broken(&status) => Err(self.stranger(&status).await),
             Ok(Err(status)) => Err(self.refusal(&status)),
             Err(_) => Err(other(format!("{server}: no answer to the call: not a Strait server?"))),
         }
+    }
+
+    /// Whoever is there does not speak gRPC: asks him who he is.
+    async fn stranger(&self, status: &Status) -> DialError {
+        let authority = self.server.authority();
+        let mut words = answered(status);
+        if words.is_none() {
+            words = match self.connect().await {
+                Ok(Connected::Clear(stream)) => who_answers(stream, &authority).await,
+                Ok(Connected::Tls(stream)) => who_answers(*stream, &authority).await,
+                Err(_) => None,
+            };
+        }
+        let words = words.unwrap_or_else(|| describe(status));
+        let hint = if self.server.tls { "" } else { "; or it expects https://" };
+        other(format!("{}: not a Strait server ({words}){hint}", self.server))
     }
 
     fn refusal(&self, status: &Status) -> DialError {
@@ -168,16 +198,27 @@ impl Dialer {
                 "{server}: gRPC is spoken there, but no Strait tunnels are taken; is it the tunnel's port? ({})",
                 status.message()
             )),
-            _ if is_broken(status) && !self.server.tls => other(format!(
-                "{server}: not a Strait server, or one that expects https:// ({})",
-                describe(status)
-            )),
-            _ if is_broken(status) => {
-                other(format!("{server}: not a Strait server ({})", describe(status)))
-            }
             _ => other(format!("{server}: {}", describe(status))),
         }
     }
+}
+
+/// A connection to the server.
+enum Connected {
+    Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What an HTTP/2 server answered that is no gRPC.
+fn answered(status: &Status) -> Option<String> {
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        if let Some(NotATunnel(words)) = error.downcast_ref() {
+            return Some(words.clone());
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// An HTTP/2 connection as the service that tonic calls.

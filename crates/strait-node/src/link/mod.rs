@@ -8,6 +8,7 @@ pub(crate) mod accept;
 #[cfg(test)]
 mod delay;
 pub(crate) mod dial;
+mod stranger;
 #[cfg(test)]
 mod tests;
 

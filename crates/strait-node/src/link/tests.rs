@@ -18,16 +18,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 
-use super::accept::{Gate, listen};
+use super::accept::{Gate, Refused, listen};
 use super::{PATH, Received};
 
 /// Lets in whoever says `Bearer good`.
 struct Door;
 
 impl Gate for Door {
-    fn admit(&self, credential: Option<&HeaderValue>, _: SocketAddr) -> Result<Session, Status> {
+    fn admit(&self, credential: Option<&HeaderValue>, _: SocketAddr) -> Result<Session, Refused> {
         if credential.is_none_or(|c| c != "Bearer good") {
-            return Err(Status::unauthenticated("no"));
+            let status = Status::unauthenticated("no");
+            return Err(Refused { status, pause: Duration::from_millis(100) });
         }
         let (settings, budget) = (Settings::default(), Budget::new(1 << 20));
         Ok(Session::new("peer".into(), Side::Listener, settings, budget, Hello::default()))

@@ -288,7 +288,9 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     gauge(encoder, "budget_bytes", "The process's budget", totals.budget)?;
     gauge(encoder, "tasks", "Tasks that live now", totals.tasks)?;
     counter(encoder, "sessions_started", "Tunnels set up", totals.sessions)?;
-    counter(encoder, "reconnects", "Tunnels set up again after a loss", totals.reconnects)
+    counter(encoder, "reconnects", "Tunnels set up again after a loss", totals.reconnects)?;
+    let help = "Violations of the tunnel's protocol by peers, connected or not";
+    counter(encoder, "violations", help, totals.violations)
 }
 
 /// A number of a session: its name, its help, how it is read, and by what it is divided to
@@ -305,12 +307,14 @@ const GAUGES: [Column; 7] = [
     ("session_rtt_seconds", "Round trip of the last ping", |s| s.rtt_us, 1_000_000),
 ];
 
-const COUNTERS: [Column; 5] = [
+const COUNTERS: [Column; 7] = [
     ("session_credit_wait_seconds", "Requests waited for credit", |s| s.credit_wait_ms, 1000),
     ("session_frames_received", "Frames received", |s| s.frames_in, 1),
     ("session_frames_sent", "Frames sent", |s| s.frames_out, 1),
     ("session_bytes_received", "Bytes received", |s| s.bytes_in, 1),
     ("session_bytes_sent", "Bytes sent", |s| s.bytes_out, 1),
+    ("session_violations", "Violations of the protocol by the peer", |s| s.violations, 1),
+    ("session_ignored", "Messages of the peer that changed nothing", |s| s.ignored, 1),
 ];
 
 /// What a limit did to a request: whose request it was, and which limit, as labels.

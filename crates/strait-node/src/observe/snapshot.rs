@@ -95,6 +95,11 @@ pub struct SessionStatus {
     pub credit_wait_ms: u64,
     /// Requests that a limit of this tunnel refused or cut.
     pub refused: Refused,
+    /// The peer's violations of the protocol.
+    pub violations: u64,
+    /// Messages of the peer that changed nothing: violations, late ones, those of a newer
+    /// version.
+    pub ignored: u64,
     /// Frames received.
     pub frames_in: u64,
     /// Frames sent.
@@ -163,6 +168,8 @@ pub struct Totals {
     pub sessions: u64,
     /// Tunnels set up again after a loss.
     pub reconnects: u64,
+    /// Violations of the tunnel's protocol by peers, connected or not.
+    pub violations: u64,
     /// Bytes of the process's budget in use.
     pub budget_used: u64,
     /// The process's budget in bytes.

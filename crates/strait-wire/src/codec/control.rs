@@ -155,8 +155,10 @@ fn control(control: pb::Control) -> Frame {
 
 fn config(sync: pb::ConfigSync) -> Frame {
     if sync.is_answer {
-        let refusal =
-            |r: pb::Refusal| Refusal { service: cut(r.service, 64), message: cut(r.message, 256) };
+        let refusal = |r: pb::Refusal| Refusal {
+            service: cut(r.service, NAME),
+            message: cut(r.message, 256),
+        };
         return Frame::Announced(Announced {
             revision: sync.revision,
             refused: sync.refused.into_iter().map(refusal).collect(),
@@ -171,7 +173,7 @@ fn config(sync: pb::ConfigSync) -> Frame {
 
 fn service(service: pb::Service) -> Service {
     Service {
-        name: cut(service.name, 64),
+        name: cut(service.name, NAME),
         protocols: service.protocols.into_iter().filter_map(protocol).collect(),
         hosts: service.hosts,
         path_prefix: service.path_prefix,
@@ -186,6 +188,10 @@ fn protocol(number: i32) -> Option<Protocol> {
         pb::ProtocolType::Control | pb::ProtocolType::ProtocolUnspecified => None,
     }
 }
+
+/// What is kept of a service's name, in bytes: one more than a name may have, so that a
+/// longer one is not taken for another.
+pub(super) const NAME: usize = 65;
 
 /// A copy of `text`, cut to at most `limit` bytes at a character's edge.
 pub(super) fn cut(text: impl AsRef<str>, limit: usize) -> String {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::control::cut;
+use super::control::{NAME, cut};
 use super::field::{self, envelope};
 use super::read::{Fields, Value};
 use super::{COPY_BELOW, DecodeError, MAX_FIELDS};
@@ -340,7 +340,7 @@ fn opening(envelope: &Envelope<'_>, head: RequestHead) -> First {
         deadline: (envelope.deadline > 0).then(|| Duration::from_micros(envelope.deadline)),
         hops: envelope.hops,
         urgency: envelope.urgency.checked_sub(1).map_or(3, |u| u.min(7) as u8),
-        service: cut(envelope.service, 64),
+        service: cut(envelope.service, NAME),
         answer_credit: envelope.answer_credit,
         head: Arc::new(head),
     }))

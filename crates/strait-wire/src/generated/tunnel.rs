@@ -477,6 +477,7 @@ pub enum Reason {
     Protocol = 23,
     FlowControl = 24,
     Internal = 25,
+    RequestTimeout = 26,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -511,6 +512,7 @@ impl Reason {
             Self::Protocol => "REASON_PROTOCOL",
             Self::FlowControl => "REASON_FLOW_CONTROL",
             Self::Internal => "REASON_INTERNAL",
+            Self::RequestTimeout => "REASON_REQUEST_TIMEOUT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -542,6 +544,7 @@ impl Reason {
             "REASON_PROTOCOL" => Some(Self::Protocol),
             "REASON_FLOW_CONTROL" => Some(Self::FlowControl),
             "REASON_INTERNAL" => Some(Self::Internal),
+            "REASON_REQUEST_TIMEOUT" => Some(Self::RequestTimeout),
             _ => None,
         }
     }

@@ -128,12 +128,10 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap, settings: &Settings) -> Result<()
 
 /// Whether the fields of a head, a request's or an answer's, are within the limits.
 pub(crate) fn fits(headers: &HeaderMap, settings: &Settings) -> bool {
-    headers.len() <= settings.max_header_fields && wire_size(headers) <= settings.max_header_bytes
-}
-
-/// Bytes of a head's fields as HTTP/1.1 writes them: name, colon, space, value, CR, LF.
-pub(crate) fn wire_size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+    // As HTTP/1.1 writes them: name, colon, space, value, CR, LF.
+    let bytes: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    headers.len() <= settings.max_header_fields && bytes <= settings.max_header_bytes
 }
 
 /// Message framing that could be read in two ways (RFC 9112 6.3). The HTTP library has

@@ -150,7 +150,7 @@ impl Pool {
         }
         let conn = connect(&self.address, self.tls.http1.as_ref(), &self.settings).await?;
         let (sender, served) = http1::Builder::new()
-            .max_buf_size(self.settings.max_answer_header_bytes())
+            .max_buf_size(self.settings.head_buffer())
             .max_headers(self.settings.max_header_fields.max(100))
             .handshake(TokioIo::new(conn.reading_on()))
             .await
@@ -196,9 +196,7 @@ impl Pool {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(128 << 10)
-            .max_header_list_size(
-                u32::try_from(self.settings.max_answer_header_bytes()).unwrap_or(u32::MAX),
-            )
+            .max_header_list_size(u32::try_from(self.settings.head_buffer()).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(conn))
             .await
             .map_err(|error| self.refused(&error))?;

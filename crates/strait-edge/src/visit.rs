@@ -15,7 +15,8 @@ use strait_engine::{
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
-use crate::classify::{self, Classified, Refusal, classify, wire_size};
+use crate::backend::OVER_THE_LIMIT;
+use crate::classify::{self, Classified, Refusal, classify, fits};
 use crate::grpc::web::Web;
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
@@ -77,6 +78,7 @@ impl Visit {
         let origin = Origin::Entry(self.door.entry.name.clone());
         let mut context = Context::new(protocol, origin, Some(self.door.peer));
         context.id = self.id;
+        context.caller.version = Some(self.version);
         context
     }
 
@@ -283,10 +285,12 @@ impl Requested {
 /// Carries `exchange` to its answer. Its deadline is kept by whoever carries it.
 pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, Fault> {
     let entry = &visit.door.entry;
-    let answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
+    let mut answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
     // Backends are held to it where they are dialled; the other end of a tunnel may not be.
-    if wire_size(&answer.head.headers) > entry.settings.max_answer_header_bytes() {
-        return Err(Fault::because(Reason::BackendInvalid, "an answer's head over the limit"));
+    if !fits(&answer.head.headers, &entry.settings) {
+        let fault = Fault::because(Reason::BackendInvalid, OVER_THE_LIMIT);
+        answer.body.give_up(&fault);
+        return Err(fault);
     }
     Ok(answer)
 }

@@ -220,6 +220,7 @@ fn hub(
         settings,
         session_budget: limits.session_budget as usize,
         budget: Budget::new(limits.process_budget as usize),
+        turns: strait_engine::Turns::start(),
         tasks: TaskTracker::new(),
         links: TaskTracker::new(),
         draining: CancellationToken::new(),

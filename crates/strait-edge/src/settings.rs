@@ -75,8 +75,9 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Bytes of all header fields of an answer: backends may say more than visitors.
-    pub(crate) fn max_answer_header_bytes(&self) -> usize {
+    /// Bytes of an answer's head that an HTTP library may hold: more than is allowed, so that
+    /// we are the ones who refuse it.
+    pub(crate) fn head_buffer(&self) -> usize {
         self.max_header_bytes.saturating_mul(2).max(128 << 10)
     }
 }

@@ -57,7 +57,8 @@ async def _play(row: Row, stage: Stage) -> None:
     await peer.send(*(sent if isinstance(sent, list) else [sent]))
     if row.ended:
         await ended(row, peer)
-        lost = await asyncio.wait_for(bystander, 1)
+        # The node gives its goodbye a second to be read.
+        lost = await asyncio.wait_for(bystander, 3)
         assert lost.what == 502, f"the bystander was shown {lost}"
     else:
         await peer.settle()

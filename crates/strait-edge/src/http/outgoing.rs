@@ -10,6 +10,7 @@ use strait_engine::BoxBody;
 
 use crate::activity::{Active, Held};
 use crate::grpc::body::Messages;
+use crate::grpc::web;
 use crate::http::body::{Cut, Plain, Upload};
 use crate::http::pipe;
 
@@ -31,6 +32,7 @@ enum Kind {
     Full(Option<Bytes>),
     Plain(Plain),
     Messages(Box<Messages>),
+    Web(Box<web::Encoded>),
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Plain(plain) => plain.is_end(),
             Kind::Messages(messages) => messages.is_end(),
+            Kind::Web(encoded) => encoded.is_end(),
         }
     }
 }
@@ -71,6 +74,11 @@ impl Outgoing {
         Outgoing::of(Kind::Messages(Box::new(messages)))
     }
 
+    /// gRPC messages as gRPC-Web.
+    pub(crate) fn web(encoded: web::Encoded) -> Outgoing {
+        Outgoing::of(Kind::Web(Box::new(encoded)))
+    }
+
     /// Has the task that sends this by HTTP/2 end when `upload` is aborted.
     pub(crate) fn piped(mut self, upload: Option<Arc<Upload>>) -> Outgoing {
         self.unpiped = upload;
@@ -93,6 +101,7 @@ impl Outgoing {
             Kind::Full(_) => Box::new(strait_engine::EmptyBody),
             Kind::Plain(plain) => plain.into_body(),
             Kind::Messages(messages) => messages.into_body(),
+            Kind::Web(encoded) => encoded.into_body(),
         }
     }
 }
@@ -130,6 +139,7 @@ impl Body for Outgoing {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Plain(plain) => plain.poll_frame(cx),
             Kind::Messages(messages) => messages.poll_frame(cx),
+            Kind::Web(encoded) => encoded.poll_frame(cx),
         };
         if let (Kind::Plain(_), Poll::Ready(Some(Ok(_))), Some(active)) =
             (&this.kind, &frame, &this.active)
@@ -162,7 +172,7 @@ impl Body for Outgoing {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Plain(plain) => plain.size_hint(),
             // gRPC bodies have no Content-Length.
-            Kind::Messages(_) => SizeHint::default(),
+            Kind::Messages(_) | Kind::Web(_) => SizeHint::default(),
         }
     }
 }

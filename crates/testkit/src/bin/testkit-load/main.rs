@@ -8,6 +8,7 @@ mod callers;
 mod calls;
 mod drive;
 mod frames;
+mod interop;
 mod leavers;
 mod serve;
 mod sockets;
@@ -25,6 +26,8 @@ usage: testkit-load serve ADDR
        testkit-load leave REQUESTS CONCURRENCY http://ADDR/PATH...
        testkit-load backend ADDR
        testkit-load drive KIND ADDR [--streams N] [--connections N] [--seconds N]
+       testkit-load interop-server PORT
+       testkit-load interop-client ADDR
 
   serve    answers HTTP/1.1 and HTTP/2 without TLS:
              /…/small            1 KiB
@@ -49,6 +52,8 @@ usage: testkit-load serve ADDR
              idle    opens --streams sockets and holds them until standard input ends
              unary   gRPC calls, --streams at once on --connections
              stream  gRPC messages to and fro on --streams calls
+  interop  gRPC's interoperability tests with tonic; the client prints a line for each
+           case, `ok NAME` or `FAIL NAME: what came`
 ";
 
 /// What any part of this program may fail with.
@@ -74,6 +79,12 @@ fn main() -> ExitCode {
         }
         (Ok(runtime), Some((word, rest))) if word == "drive" => {
             drive::Drive::parse(rest).and_then(|drive| runtime.block_on(drive::run(drive)))
+        }
+        (Ok(runtime), Some((word, rest))) if word == "interop-server" => {
+            runtime.block_on(interop::server::serve(rest)).map(|()| true)
+        }
+        (Ok(runtime), Some((word, rest))) if word == "interop-client" => {
+            runtime.block_on(interop::client::run(rest))
         }
         (Ok(runtime), Some((word, rest))) if word == "sockets" => {
             sockets::Plan::parse(rest).and_then(|plan| runtime.block_on(sockets::run(plan)))

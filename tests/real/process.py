@@ -209,3 +209,14 @@ async def run(*command, seconds: float = 30, stdin: bytes | None = None, env=Non
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
     return Ran(command, process.returncode, out, err, time.monotonic() - began)
+
+
+async def certificate(name: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """A self-signed certificate for a name and 127.0.0.1, and its key (PEM)."""
+    folder = OUT / f"certificate-{name}"
+    folder.mkdir(exist_ok=True)
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    (await run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+               "-keyout", key, "-out", cert, "-subj", f"/CN={name}",
+               "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")).ok()
+    return cert, key

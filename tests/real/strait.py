@@ -50,6 +50,9 @@ class Pair:
     tls: bool = False
     # Text of a configuration file beside the flags: limits and timeouts.
     settings: str = ""
+    # Chain and key (PEM) of both entries, and whose pages may call by gRPC-Web.
+    certificate: tuple[pathlib.Path, pathlib.Path] | None = None
+    cors_origins: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         self.entry = {"server": free_port(), "client": free_port()}
@@ -61,12 +64,20 @@ class Pair:
     def command(self, side: str) -> list[str]:
         """The command line of one side."""
         common = ["--admin", f"127.0.0.1:{self.admin[side]}", "--log", "json"]
-        if self.settings:
+        entry = ["--listen" if side == "server" else "--entry", f"127.0.0.1:{self.entry[side]}"]
+        settings = self.settings
+        if self.certificate:
+            # Entries of the command line would replace those of the file.
+            cert, key = self.certificate
+            settings += f"[[entries]]\nlisten = \"{entry.pop()}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n"
+            settings += f"cors_origins = {json.dumps(self.cors_origins)}\n"
+            entry = []
+        if settings:
             file = OUT / f"{self.name}-{side}.toml"
-            file.write_text(f"[{side}]\n{self.settings}")
+            file.write_text(f"[{side}]\n{settings}")
             common += ["--config", str(file)]
         if side == "server":
-            words = ["--listen", f"127.0.0.1:{self.entry['server']}", "--tunnel", f"127.0.0.1:{self.tunnel}"]
+            words = [*entry, "--tunnel", f"127.0.0.1:{self.tunnel}"]
             words += ["--token", self.token] + ([] if self.tls else ["--no-tls"])
             words += common + self.server_flags
             for service in self.behind_server:
@@ -74,7 +85,7 @@ class Pair:
         else:
             scheme = "https" if self.tls else "http"
             words = ["--server", f"{scheme}://127.0.0.1:{self.tunnel}", "--token", self.token]
-            words += ["--entry", f"127.0.0.1:{self.entry['client']}"] + common + self.client_flags
+            words += entry + common + self.client_flags
             words += [word for service in self.behind_client for word in service.words()]
         return [str(BIN), side, *words]
 

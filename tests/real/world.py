@@ -65,7 +65,7 @@ async def nginx() -> int:
     (home / "nginx.conf").write_text(
         f"""daemon off; master_process off; worker_processes 1; pid {home}/pid; error_log stderr;
         events {{ worker_connections 4096; }}
-        http {{ access_log off; root {home}; types {{ text/plain txt; }} sendfile on; etag on;
+        http {{ access_log off; root {home}; types {{ text/plain txt; text/javascript js; }} sendfile on; etag on;
           client_body_temp_path {home}/t1; proxy_temp_path {home}/t2; fastcgi_temp_path {home}/t3;
           uwsgi_temp_path {home}/t4; scgi_temp_path {home}/t5;
           server {{ listen 127.0.0.1:{port} backlog=2048; }} }}"""

@@ -15,6 +15,9 @@ use crate::settings::Settings;
 use crate::tls::{self, Trust};
 use crate::{grpc, http as plain, websocket};
 
+/// Why an answer's head is not taken.
+pub(crate) const OVER_THE_LIMIT: &str = "the header fields of the answer are over the limit";
+
 /// A service and the connections to it.
 #[derive(Clone)]
 pub struct Backend {
@@ -120,8 +123,7 @@ impl Backend {
     /// The fields of an answer's head without those of the connection that it came by.
     pub(crate) fn answered(&self, mut headers: HeaderMap) -> Result<HeaderMap, Fault> {
         if !fits(&headers, self.pool.settings()) {
-            let detail = "the header fields of the answer are over the limit";
-            return Err(Fault::because(Reason::BackendInvalid, detail));
+            return Err(Fault::because(Reason::BackendInvalid, OVER_THE_LIMIT));
         }
         strip(&mut headers);
         Ok(headers)

@@ -27,7 +27,9 @@ pub(crate) enum Refusal {
     Fault(Fault),
     /// 405: a method that no proxy of this kind serves.
     Method,
-    /// 426: a version of WebSocket other than 13 (RFC 6455 4.2.2).
+    /// 501: an extended CONNECT for anything but `websocket` (RFC 9220 3).
+    ConnectProtocol,
+    /// 426 or 400: a version of WebSocket other than 13 (RFC 6455 4.2.2).
     WebSocketVersion,
 }
 
@@ -57,10 +59,15 @@ pub(crate) fn classify(
     scheme: &Scheme,
     settings: &Settings,
 ) -> Result<Classified, Refusal> {
-    let Parts { method, uri, version, mut headers, .. } = parts;
-    if method == Method::CONNECT || method == Method::TRACE {
-        return Err(Refusal::Method);
-    }
+    let Parts { mut method, uri, version, mut headers, extensions, .. } = parts;
+    let connect = match extensions.get::<hyper::ext::Protocol>() {
+        Some(protocol) if protocol.as_str() == "websocket" => true,
+        Some(_) => return Err(Refusal::ConnectProtocol),
+        None if method == Method::CONNECT || method == Method::TRACE => {
+            return Err(Refusal::Method);
+        }
+        None => false,
+    };
     check_sizes(&uri, &headers, settings)?;
     let http1 = version < Version::HTTP_2;
     let authority = authority(version, &uri, &headers)?;
@@ -71,8 +78,13 @@ pub(crate) fn classify(
     }
     let length = content_length(&mut headers).map_err(|()| bad("malformed Content-Length"))?;
     let path = path(&method, &uri)?;
-    let protocol = if http1 && has_token(&headers, &UPGRADE, "websocket") {
-        handshake::check_request(&method, version, &headers)?;
+    let protocol = if connect {
+        handshake::check_version(&headers)?;
+        // A handshake is a GET, whatever the leg that it came by.
+        method = Method::GET;
+        Protocol::WebSocket
+    } else if http1 && has_token(&headers, &UPGRADE, "websocket") {
+        handshake::check_upgrade(&method, version, &headers)?;
         if length.is_some_and(|length| length > 0) || headers.contains_key(TRANSFER_ENCODING) {
             return Err(bad("a WebSocket handshake has no body").into());
         }
@@ -116,7 +128,7 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap, settings: &Settings) -> Result<()
 
 /// Whether the fields of a head, a request's or an answer's, are within the limits.
 pub(crate) fn fits(headers: &HeaderMap, settings: &Settings) -> bool {
-    // As on the wire: name, colon, space, value, CR, LF.
+    // As HTTP/1.1 writes them: name, colon, space, value, CR, LF.
     let bytes: usize =
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     headers.len() <= settings.max_header_fields && bytes <= settings.max_header_bytes

@@ -146,6 +146,25 @@ mod tests {
     }
 
     #[test]
+    fn tunnels_passed_are_counted_whatever_a_visitor_says() {
+        for (said, before, after) in [
+            (None, 0, "1"),
+            (Some("3"), 3, "4"),
+            (Some("-1"), 0, "1"),
+            (Some("many"), 0, "1"),
+            (Some("4294967295"), u32::MAX, "4294967295"),
+            (Some("99999999999"), 0, "1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(said) = said {
+                headers.insert(HOPS, HeaderValue::from_static(said));
+            }
+            assert_eq!(hops(&mut headers), before, "{said:?}");
+            assert_eq!(headers[HOPS], after, "{said:?}");
+        }
+    }
+
+    #[test]
     fn a_trace_passes_or_is_made() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let mut headers = HeaderMap::new();

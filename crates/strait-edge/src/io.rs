@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
@@ -31,6 +33,8 @@ pub(crate) enum Stream {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+    /// One stream of an HTTP/2 connection, of an extended CONNECT (RFC 8441 5).
+    Http2(TokioIo<Upgraded>),
 }
 
 macro_rules! each {
@@ -39,6 +43,7 @@ macro_rules! each {
             Stream::Tcp($io) => $body,
             Stream::Unix($io) => $body,
             Stream::Tls($io) => $body,
+            Stream::Http2($io) => $body,
         }
     };
 }
@@ -109,13 +114,19 @@ impl Conn {
         }
     }
 
-    /// The same connection with `bytes` to be read first, and no longer reporting.
-    pub(crate) fn upgraded(mut self, bytes: Bytes) -> Conn {
+    /// What the HTTP library hands over after a handshake: on HTTP/1 the connection that it
+    /// was given, which no longer reports, and on HTTP/2 one stream.
+    pub(crate) fn upgraded(upgraded: Upgraded) -> Conn {
+        let parts = match upgraded.downcast::<TokioIo<Conn>>() {
+            Ok(parts) => parts,
+            Err(stream) => return Conn::new(Stream::Http2(TokioIo::new(stream)), Bytes::new()),
+        };
+        let mut conn = parts.io.into_inner();
         // Even when empty they would hold on to the HTTP library's whole read buffer.
-        self.replay = if bytes.is_empty() { Bytes::new() } else { bytes };
-        self.activity = None;
-        self.reads_on = false;
-        self
+        conn.replay = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf };
+        conn.activity = None;
+        conn.reads_on = false;
+        conn
     }
 
     /// The TCP socket underneath, if there is one.
@@ -123,7 +134,7 @@ impl Conn {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
             Stream::Tls(tls) => Some(tls.get_ref().0),
-            Stream::Unix(_) => None,
+            Stream::Unix(_) | Stream::Http2(_) => None,
         }
     }
 
@@ -198,6 +209,8 @@ fn was_reset(stream: &Stream) -> io::Result<()> {
         Stream::Tcp(tcp) => socket2::SockRef::from(tcp).take_error()?,
         Stream::Tls(tls) => socket2::SockRef::from(tls.get_ref().0).take_error()?,
         Stream::Unix(unix) => unix.take_error()?,
+        // A reset of the stream is read as an error, and the connection is watched elsewhere.
+        Stream::Http2(_) => None,
     };
     error.map_or(Ok(()), Err)
 }

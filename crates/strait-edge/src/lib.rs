@@ -28,5 +28,6 @@ mod websocket;
 
 pub use backend::Backend;
 pub use dial::{AddressError, BackendAddress, Place, Scheme};
+pub use grpc::web_cors::Cors;
 pub use listen::{Entry, serve};
 pub use settings::Settings;

@@ -23,6 +23,7 @@ use crate::activity::{Activity, Verdict};
 use crate::allowance::Allowance;
 use crate::detect::{self, Version};
 use crate::forwarded::Peer;
+use crate::grpc::web_cors::Cors;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Stream, tune};
 use crate::settings::{Settings, or_never};
@@ -40,6 +41,8 @@ pub struct Entry {
     /// TLS with this configuration, whose ALPN should offer `h2` and `http/1.1`; in clear
     /// without.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whose pages may call by gRPC-Web.
+    pub cors: Cors,
 }
 
 /// The tasks of an entry, which end with it.
@@ -240,6 +243,8 @@ fn http2(settings: &Settings, tasks: Tasks) -> hyper::server::conn::http2::Build
         // Enough for every stream's window: a stalled upload never stalls another.
         .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS)
         .max_concurrent_streams(MAX_STREAMS)
+        // WebSocket by HTTP/2 (RFC 8441 3).
+        .enable_connect_protocol()
         .max_send_buf_size(128 << 10)
         .max_header_list_size(
             u32::try_from(

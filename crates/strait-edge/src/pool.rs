@@ -13,10 +13,12 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use strait_engine::{Fault, Reason};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::dial::{BackendAddress, connect};
 use crate::http::outgoing::Outgoing;
+use crate::io::Conn;
 use crate::settings::{Settings, or_never};
 
 /// Window of one HTTP/2 stream in bytes.
@@ -69,12 +71,40 @@ struct Shared {
 
 struct Load {
     active: AtomicUsize,
-    /// Streams that the backend allows at once.
-    most: AtomicUsize,
+    told: watch::Receiver<Told>,
     idle_since: Mutex<Instant>,
     /// The connection failed, or the backend is leaving it: no new requests.
     leaving: AtomicBool,
 }
+
+/// What the backend has told of a connection in its SETTINGS (RFC 9113 6.5).
+#[derive(Clone, Copy, PartialEq)]
+struct Told {
+    /// Streams that it allows at once.
+    most: usize,
+    /// It takes extended CONNECT (RFC 8441 3).
+    connect: bool,
+}
+
+impl Told {
+    /// What `most` is before the backend has told anything: a number that hardly any backend
+    /// tells. For one that does, [`Lease::takes_connect`] waits in vain and is right anyway.
+    const UNTOLD: usize = 99;
+
+    fn is_known(self) -> bool {
+        self.connect || self.most != Told::UNTOLD
+    }
+
+    fn by(served: &Served) -> Told {
+        Told {
+            most: served.current_max_send_streams(),
+            connect: served.is_extended_connect_protocol_enabled(),
+        }
+    }
+}
+
+/// The task of an HTTP/2 connection.
+type Served = http2::Connection<TokioIo<Conn>, Outgoing, TokioExecutor>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -102,7 +132,7 @@ impl Pool {
     }
 
     /// A new connection for a WebSocket, outside of the pool.
-    pub(crate) async fn dial(&self) -> Result<crate::io::Conn, Fault> {
+    pub(crate) async fn dial(&self) -> Result<Conn, Fault> {
         connect(&self.address, self.tls.http1.as_ref(), &self.settings).await
     }
 
@@ -120,7 +150,7 @@ impl Pool {
         }
         let conn = connect(&self.address, self.tls.http1.as_ref(), &self.settings).await?;
         let (sender, served) = http1::Builder::new()
-            .max_buf_size(self.settings.max_header_bytes.max(128 << 10))
+            .max_buf_size(self.settings.head_buffer())
             .max_headers(self.settings.max_header_fields.max(100))
             .handshake(TokioIo::new(conn.reading_on()))
             .await
@@ -160,34 +190,24 @@ impl Pool {
         let conn = connect(&self.address, self.tls.http2.as_ref(), &self.settings).await?;
         // No keep-alive pings: gRPC servers end connections that ping more often than every
         // five minutes. TCP's own probes find a backend that vanished.
-        let (sender, mut served) = http2::Builder::new(TokioExecutor::new())
+        let (sender, served) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            .initial_max_send_streams(Told::UNTOLD)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(128 << 10)
-            .max_header_list_size(
-                u32::try_from(self.settings.max_header_bytes * 2).unwrap_or(u32::MAX),
-            )
+            .max_header_list_size(u32::try_from(self.settings.head_buffer()).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(conn))
             .await
             .map_err(|error| self.refused(&error))?;
+        let (tell, told) = watch::channel(Told::by(&served));
         let load = Arc::new(Load {
             active: AtomicUsize::new(1),
-            most: AtomicUsize::new(served.current_max_send_streams()),
+            told,
             idle_since: Mutex::new(Instant::now()),
             leaving: AtomicBool::new(false),
         });
-        let told = load.clone();
-        tokio::spawn(async move {
-            let served = std::future::poll_fn(|cx| {
-                let done = Pin::new(&mut served).poll(cx);
-                told.most.store(served.current_max_send_streams(), Relaxed);
-                done
-            });
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a connection to a backend ended");
-            }
-        });
+        tokio::spawn(serve(served, tell));
         lock(&self.http2).push(Shared { sender: sender.clone(), load: load.clone() });
         self.reap();
         Ok(self.lease(Sender::Http2(sender), false, Some(Share(load))))
@@ -197,7 +217,7 @@ impl Pool {
         let mut all = lock(&self.http2);
         all.retain(|shared| !shared.sender.is_closed() && !shared.load.leaving.load(Relaxed));
         let shared = all.iter().find(|shared| {
-            let most = shared.load.most.load(Relaxed).clamp(1, MAX_STREAMS);
+            let most = shared.load.told.borrow().most.clamp(1, MAX_STREAMS);
             shared.load.active.load(Relaxed) < most
         })?;
         shared.load.active.fetch_add(1, Relaxed);
@@ -291,6 +311,31 @@ async fn until_given_up<E: std::fmt::Display>(
     }
 }
 
+/// Serves an HTTP/2 connection until it ends, and tells what its backend tells.
+async fn serve(mut served: Served, tell: watch::Sender<Told>) {
+    let told = tell.subscribe();
+    let mut served = std::pin::pin!(std::future::poll_fn(|cx| {
+        let done = Pin::new(&mut served).poll(cx);
+        let now = Told::by(&served);
+        tell.send_if_modified(|told| std::mem::replace(told, now) != now);
+        done
+    }));
+    // The library does not wake us when SETTINGS come.
+    let mut pause = Duration::from_millis(1);
+    let end = loop {
+        if told.borrow().is_known() {
+            break served.await;
+        }
+        match tokio::time::timeout(pause, served.as_mut()).await {
+            Ok(end) => break end,
+            Err(_) => pause = (pause * 2).min(Duration::from_secs(1)),
+        }
+    };
+    if let Err(error) = end {
+        tracing::debug!(%error, "a connection to a backend ended");
+    }
+}
+
 enum Sender {
     Http1(One),
     Http2(http2::SendRequest<Outgoing>),
@@ -312,6 +357,16 @@ impl Lease {
         if let Some(Share(load)) = &self.share {
             load.leaving.store(true, Relaxed);
         }
+    }
+
+    /// Whether the backend takes extended CONNECT on this connection. Waits for it to tell,
+    /// for `limit` at most; never on HTTP/1.
+    pub(crate) async fn takes_connect(&self, limit: Duration) -> bool {
+        let Some(Share(load)) = &self.share else { return false };
+        let mut told = load.told.clone();
+        let has_told = told.wait_for(|told| told.is_known());
+        let _ = tokio::time::timeout(limit, has_told).await;
+        load.told.borrow().connect
     }
 
     /// Sends a request.

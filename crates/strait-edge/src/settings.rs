@@ -74,6 +74,14 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Bytes of an answer's head that an HTTP library may hold: more than is allowed, so that
+    /// we are the ones who refuse it.
+    pub(crate) fn head_buffer(&self) -> usize {
+        self.max_header_bytes.saturating_mul(2).max(128 << 10)
+    }
+}
+
 /// A duration of far more than any timeout, for those that are turned off.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_KEY};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -15,7 +15,9 @@ use strait_engine::{
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
+use crate::backend::OVER_THE_LIMIT;
 use crate::classify::{self, Classified, Refusal, classify, fits};
+use crate::grpc::web::Web;
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
 use crate::{forwarded, grpc, http as plain, websocket};
@@ -76,6 +78,7 @@ impl Visit {
         let origin = Origin::Entry(self.door.entry.name.clone());
         let mut context = Context::new(protocol, origin, Some(self.door.peer));
         context.id = self.id;
+        context.caller.version = Some(self.version);
         context
     }
 
@@ -113,13 +116,23 @@ impl Visit {
             "bad_request: this WebSocket version is not served; use 13 (request {})\n",
             self.id
         );
-        let mut response = self.tell(StatusCode::UPGRADE_REQUIRED, text, "bad_request", false);
+        // RFC 9110 15.5.22: a 426 names the protocol to upgrade to, which HTTP/2 has no field for.
+        let upgrades = self.version < Version::HTTP_2;
+        let status = if upgrades { StatusCode::UPGRADE_REQUIRED } else { StatusCode::BAD_REQUEST };
+        let mut response = self.tell(status, text, "bad_request", false);
         let headers = response.headers_mut();
         headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
-        // RFC 9110 15.5.22: a 426 names the protocol to upgrade to.
-        headers.insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if upgrades {
+            headers.insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         response
+    }
+
+    fn refuse_protocol(self) -> Response<Outgoing> {
+        let text =
+            format!("bad_request: CONNECT is served for `websocket` only (request {})\n", self.id);
+        self.tell(StatusCode::NOT_IMPLEMENTED, text, "bad_request", false)
     }
 }
 
@@ -143,7 +156,9 @@ pub(crate) async fn visit(
     };
     let looks_like_grpc = visit.version == Version::HTTP_2 && classify::is_grpc(&parts.headers);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let websocket_key = parts.headers.get("sec-websocket-key").cloned();
+    // HTTP/2 has no key: its handshake cannot be forged by a plain request (RFC 8441 5).
+    let http1 = visit.version < Version::HTTP_2;
+    let websocket_key = parts.headers.get(SEC_WEBSOCKET_KEY).filter(|_| http1).cloned();
     let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let settings = &visit.door.entry.settings;
     let outline = Outline::of(&parts);
@@ -157,6 +172,11 @@ pub(crate) async fn visit(
             return outline.refuse(visit, refusal, looks_like_grpc);
         }
     };
+    if let Some(headers) = preflight(&visit.door.entry, protocol, &head) {
+        return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
+    }
+    let web = web(&visit.door.entry, protocol, &mut head);
+    let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
     let mut context = visit.context(protocol);
     context.trace = forwarded::trace(&mut head.headers);
     context.hops = forwarded::hops(&mut head.headers);
@@ -166,7 +186,7 @@ pub(crate) async fn visit(
     let request = Requested { head, context, length };
     match protocol {
         Protocol::Http => plain::entry::carry(visit, request, body).await,
-        Protocol::Grpc => grpc::entry::carry(visit, request, body).await,
+        Protocol::Grpc => grpc::entry::carry(visit, request, body, web).await,
         Protocol::WebSocket => {
             websocket::entry::carry(visit, request, upgrade, websocket_key).await
         }
@@ -195,12 +215,15 @@ impl Outline {
         let bad = |why| Fault::because(Reason::BadRequest, why);
         let (fault, response) = match refusal {
             Refusal::Fault(fault) if grpc => {
-                let response = grpc::entry::refuse(visit, &fault);
+                let response = grpc::entry::refuse(visit, &fault, None);
                 upstream.refused(&refused, fault.face().status(), &fault);
                 return response;
             }
             Refusal::Fault(fault) => (fault.clone(), visit.refuse(&fault)),
             Refusal::Method => (bad("CONNECT or TRACE"), visit.refuse_method()),
+            Refusal::ConnectProtocol => {
+                (bad("CONNECT for something else than WebSocket"), visit.refuse_protocol())
+            }
             Refusal::WebSocketVersion => {
                 (bad("a WebSocket version other than 13"), visit.refuse_version())
             }
@@ -227,6 +250,24 @@ impl Outline {
     }
 }
 
+/// The answer to a browser that asks whether a page may call by gRPC-Web.
+fn preflight(entry: &Entry, protocol: Protocol, head: &RequestHead) -> Option<http::HeaderMap> {
+    let headers = entry.cors.preflight(head).filter(|_| protocol == Protocol::Http)?;
+    entry.upstream.serves(Protocol::Grpc, head).then_some(headers)
+}
+
+/// How this caller speaks gRPC-Web; its head is one of gRPC afterwards. A service of HTTP
+/// that speaks gRPC-Web itself gets it as it is.
+fn web(entry: &Entry, protocol: Protocol, head: &mut RequestHead) -> Option<Web> {
+    let web = Web::of(head, &entry.cors).filter(|_| protocol == Protocol::Http)?;
+    let serves = |protocol| entry.upstream.serves(protocol, head);
+    if !serves(Protocol::Grpc) && serves(Protocol::Http) {
+        return None;
+    }
+    web.ask(&mut head.headers);
+    Some(web)
+}
+
 /// A request that was found valid.
 pub(crate) struct Requested {
     pub(crate) head: RequestHead,
@@ -244,10 +285,12 @@ impl Requested {
 /// Carries `exchange` to its answer. Its deadline is kept by whoever carries it.
 pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, Fault> {
     let entry = &visit.door.entry;
-    let answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
+    let mut answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
     // Backends are held to it where they are dialled; the other end of a tunnel may not be.
     if !fits(&answer.head.headers, &entry.settings) {
-        return Err(Fault::because(Reason::BackendInvalid, "an answer's head over the limit"));
+        let fault = Fault::because(Reason::BackendInvalid, OVER_THE_LIMIT);
+        answer.body.give_up(&fault);
+        return Err(fault);
     }
     Ok(answer)
 }

@@ -116,7 +116,11 @@ fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Openin
         hops: opening.hops,
         urgency: opening.urgency,
         service: opening.service,
-        caller: Caller { origin: Origin::Session(Arc::clone(session.name())), address: None },
+        caller: Caller {
+            origin: Origin::Session(Arc::clone(session.name())),
+            address: None,
+            version: None,
+        },
     };
     Exchange { head: opening.head, context, body }
 }

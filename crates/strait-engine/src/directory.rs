@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use strait_wire::{Announced, Announcement, Refusal, Service};
+use strait_wire::{Announced, Announcement, Protocol, Refusal, RequestHead, Service};
 
 use crate::offers::Offers;
 use crate::route::{Match, Table};
@@ -128,6 +128,15 @@ impl Directory {
             Some(by_name) => find(by_name.get(context.service.as_str())?),
             None => find(&table),
         }
+    }
+
+    /// Whether a request of an entry has somewhere to go, connected or not.
+    pub(crate) fn serves(&self, protocol: Protocol, head: &RequestHead) -> bool {
+        let entries = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(&state.entries)
+        };
+        entries.find(protocol, head.host(), head.path_only()).is_some()
     }
 
     /// Changes the offers and rebuilds the tables from them.

@@ -10,7 +10,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
 use http::StatusCode;
-use strait_wire::{Data, Part, Protocol, Reason};
+use strait_wire::{Data, Part, Protocol, Reason, RequestHead};
 use tokio::time::{Instant as Timer, Sleep, sleep_until};
 
 use crate::clock::now;
@@ -95,6 +95,10 @@ impl Upstream for Dispatch {
         let mut entry = Entry::open(self, exchange, "".into());
         entry.record.status = Some(status.as_u16());
         entry.end(Some(fault.clone()));
+    }
+
+    fn serves(&self, protocol: Protocol, head: &RequestHead) -> bool {
+        self.directory.serves(protocol, head)
     }
 }
 

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-
 use std::task::Poll;
+
 use strait_mux::Fatal;
 use strait_wire::{Frame, GoAway, Reason};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
-use crate::{Session, Share};
+use crate::{Session, Share, Turns};
 
 /// The receiving half of a link.
 pub trait Incoming: Send {
@@ -87,7 +87,7 @@ pub async fn drive(session: &Session, mut incoming: impl Incoming) -> Ending {
 async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
     let mut goodbye = None;
     let mut alarm = pin!(sleep_until(Instant::now()));
-    let mut share = Share::default();
+    let mut share = Share::of_tunnel();
     loop {
         // Looked at before every frame: a peer that sends without pause must not be able to
         // put off the ping that shows that it does not read.
@@ -97,7 +97,7 @@ async fn receive(session: &Session, incoming: &mut impl Incoming) -> Ending {
                 Err(fatal) => return Ending::Lost(fatal.to_string()),
             }
         }
-        poll_fn(|cx| share.poll_turn(cx)).await;
+        poll_fn(|cx| share.poll_turn(&Turns::NONE, cx)).await;
         let received = {
             let mut next = pin!(incoming.next());
             poll_fn(|cx| match next.as_mut().poll(cx) {

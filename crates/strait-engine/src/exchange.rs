@@ -55,6 +55,8 @@ pub struct Caller {
     pub origin: Origin,
     /// The visitor's address, when the request came through an entry.
     pub address: Option<SocketAddr>,
+    /// The version of HTTP that the visitor speaks, when the request came through an entry.
+    pub version: Option<http::Version>,
 }
 
 /// The kind of door a request came through.
@@ -77,7 +79,7 @@ impl Context {
             hops: 0,
             urgency: 3,
             service: String::new(),
-            caller: Caller { origin, address },
+            caller: Caller { origin, address, version: None },
         }
     }
 }

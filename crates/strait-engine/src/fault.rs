@@ -46,9 +46,14 @@ impl Fault {
     pub fn may_retry(&self, method: &Method) -> bool {
         match self.face().retry {
             Retry::Never => false,
-            Retry::Unsent => self.retry_safe,
+            Retry::Unsent | Retry::Awaited => self.retry_safe,
             Retry::Safe => self.retry_safe || is_safe(method),
         }
+    }
+
+    /// Whether another tunnel is worth waiting for.
+    pub(crate) fn awaits(&self) -> bool {
+        matches!(self.face().retry, Retry::Awaited | Retry::Safe)
     }
 
     /// Tells the log that this fault ended request `id`, at the level of the table.
@@ -136,8 +141,11 @@ impl Reset {
 pub enum Retry {
     /// Never.
     Never,
-    /// When nothing of it reached a service, whatever its method.
+    /// When nothing of it reached a service, whatever its method, and there is another
+    /// tunnel.
     Unsent,
+    /// The same; and if there is no other tunnel, one is waited for.
+    Awaited,
     /// The same; and GET, HEAD and OPTIONS without a body also when they were sent, while
     /// no head of an answer has come.
     Safe,
@@ -148,8 +156,9 @@ impl Retry {
     pub fn as_str(self) -> &'static str {
         match self {
             Retry::Never => "no",
-            Retry::Unsent => "if nothing was sent",
-            Retry::Safe => "if nothing was sent; GET, HEAD, OPTIONS",
+            Retry::Unsent => "unsent",
+            Retry::Awaited => "unsent, waits",
+            Retry::Safe => "unsent or safe, waits",
         }
     }
 }
@@ -221,7 +230,7 @@ faces! {
     Misdirected Caller 421 12 1008 InternalError Never DEBUG "this host is not served on this connection; open a new one";
     Unauthenticated Caller 401 16 1008 InternalError Never DEBUG "a credential is required; send a valid one";
     Forbidden Caller 403 7 1008 InternalError Never DEBUG "this credential does not allow that";
-    ClientOffline Tunnel 503 14 1013 InternalError Unsent DEBUG "the other end of the tunnel is not connected; try again shortly";
+    ClientOffline Tunnel 503 14 1013 InternalError Awaited DEBUG "the other end of the tunnel is not connected; try again shortly";
     ClientLost Tunnel 502 14 1014 InternalError Safe DEBUG "the tunnel broke while this request was on it; try again";
     BackendRefused Upstream 502 14 1014 InternalError Unsent DEBUG "the service does not accept connections; check that it runs";
     BackendReset Upstream 502 14 1006 InternalError Never DEBUG "the service broke off; check its log";
@@ -231,7 +240,7 @@ faces! {
     Deadline Caller 504 4 1013 Cancel Never DEBUG "the caller's deadline passed";
     Overloaded Us 503 14 1013 InternalError Unsent DEBUG "a limit of this node is reached; try again shortly";
     ClientLimit Us 429 8 1013 InternalError Never DEBUG "a limit for this caller is reached; slow down";
-    Draining Us 503 14 1001 InternalError Unsent DEBUG "this node is going away; try again";
+    Draining Us 503 14 1001 InternalError Awaited DEBUG "this node is going away; try again";
     Cancelled Caller 499 1 1006 Cancel Never DEBUG "the caller gave up";
     Loop Us 508 10 1011 InternalError Never WARN "the request passed too many tunnels; check the routes for a loop";
     Protocol Tunnel 502 13 1011 InternalError Never WARN "the other end of the tunnel broke its protocol; compare the versions";

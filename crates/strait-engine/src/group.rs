@@ -60,11 +60,12 @@ impl Group {
             .cloned()
     }
 
-    /// A member, waiting for one to join if there is none.
-    async fn member(&self, tried: &[Session]) -> Option<Session> {
+    /// A member; if there is none, and `after` that fault it helps, one that joins.
+    async fn member(&self, tried: &[Session], after: &Fault) -> Option<Session> {
         let joined = self.joined.notified();
-        if let Some(session) = self.choose(tried) {
-            return Some(session);
+        let session = self.choose(tried);
+        if session.is_some() || !after.awaits() {
+            return session;
         }
         timeout(self.hold, joined).await.ok()?;
         self.choose(tried)
@@ -76,7 +77,7 @@ impl Group {
             Fault::because(Reason::ClientOffline, "no tunnel offers this service now").retry_safe();
         // Once more on another tunnel, where the table of faults allows it.
         for _ in 0..2 {
-            let Some(session) = self.member(&tried).await else { break };
+            let Some(session) = self.member(&tried, &last).await else { break };
             match session.carry(exchange).await {
                 Err(Failure { fault, untouched: Some(again) })
                     if fault.may_retry(&again.head.method) =>

@@ -5,6 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, uri::Scheme};
@@ -17,7 +18,7 @@ use strait_wire::{
 };
 
 use crate::stream::{StreamReader, StreamWriter};
-use crate::{Body, Session};
+use crate::{Body, Session, Share, Turns};
 
 /// Tries `body` in every order of steps with up to three switches that no thread asked for.
 fn every_order(body: impl Fn() + Send + Sync + 'static) {
@@ -40,8 +41,8 @@ fn hello() -> Hello {
 /// A session whose peer has said Hello, and which has said its own.
 fn session() -> Session {
     let settings = Settings::default();
-    let session =
-        Session::new("peer".into(), Side::Dialer, settings, Budget::new(1 << 24), hello());
+    let budget = Budget::new(1 << 24);
+    let session = Session::new("peer".into(), Side::Dialer, settings, budget, hello(), Turns::NONE);
     session.receive(Frame::Hello(Box::new(hello()))).unwrap();
     assert!(matches!(block_on(next_frame(&session)), Some(Frame::Hello(_))));
     session
@@ -245,5 +246,32 @@ fn a_drain_ends_with_the_last_request() {
         block_on(session.drain());
         other.join().unwrap();
         assert_eq!(session.pending(), 0);
+    });
+}
+
+#[test]
+fn nobody_stands_in_line_for_ever() {
+    every_order(|| {
+        let (turns, usher) = Turns::line(1);
+        let wait = |turns: Turns| {
+            let mut share = Share::of_body();
+            share.spend(usize::MAX);
+            block_on(poll_fn(|cx| share.poll_turn(&turns, cx)));
+        };
+        let other = turns.clone();
+        let one = thread::spawn(move || wait(other));
+        let two = thread::spawn(move || {
+            // Leaves while it waits.
+            let mut share = Share::of_body();
+            share.spend(usize::MAX);
+            block_on(poll_fn(|cx| {
+                let _ = share.poll_turn(&turns, cx);
+                Poll::Ready(())
+            }));
+        });
+        // Ends with the last handle.
+        block_on(usher);
+        one.join().unwrap();
+        two.join().unwrap();
     });
 }

@@ -20,6 +20,7 @@ mod session;
 mod share;
 mod stream;
 mod sync;
+mod turns;
 mod upstream;
 
 pub use body::{Body, BoxBody, EmptyBody, collect_small, next_part};
@@ -35,6 +36,7 @@ pub use record::{Record, Recorder};
 pub use route::Match;
 pub use session::{News, Session};
 pub use share::Share;
+pub use turns::Turns;
 pub use upstream::{Carried, Failure, Upstream};
 
 pub use strait_mux::{Budget, Fatal, Refusals, Settings, Stats};

@@ -162,7 +162,14 @@ mod tests {
 
     fn session(owner: &str) -> Session {
         let budget = Budget::new(1 << 20);
-        Session::new(owner.into(), Side::Listener, Settings::default(), budget, Hello::default())
+        Session::new(
+            owner.into(),
+            Side::Listener,
+            Settings::default(),
+            budget,
+            Hello::default(),
+            crate::Turns::NONE,
+        )
     }
 
     fn service(name: &str, host: &str, path: &str, protocols: &[Protocol]) -> Service {

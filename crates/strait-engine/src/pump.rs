@@ -13,7 +13,7 @@ use crate::{BoxBody, Fault, Share};
 /// # Errors
 /// The fault that ended it early: the body's, or the tunnel's.
 pub(crate) async fn pump(mut body: BoxBody, writer: StreamWriter) -> Result<(), Fault> {
-    let mut share = Share::default();
+    let mut share = Share::of_body();
     let outcome = poll_fn(|cx| poll(&mut body, &writer, &mut share, cx)).await;
     if let Err(fault) = &outcome {
         // Nothing happens when it was the tunnel that cut.
@@ -31,7 +31,7 @@ fn poll(
     loop {
         // Asking for room first is the back-pressure, and tells when the request is cut.
         ready!(writer.poll_room(cx))?;
-        ready!(share.poll_turn(cx));
+        ready!(share.poll_turn(writer.turns(), cx));
         let Poll::Ready(part) = body.poll_part(cx) else {
             share.rest();
             return Poll::Pending;

@@ -9,9 +9,9 @@ use std::time::Instant;
 use strait_mux::{Budget, Event, Fatal, Mux, NumberMap, Settings, Stats};
 use strait_wire::{Announced, Announcement, Frame, GoAway, Hello, Reason, Side, StreamNo};
 
-use crate::Refusal;
 use crate::clock::now;
 use crate::sync::{Mutex, MutexGuard};
+use crate::{Refusal, Turns};
 
 /// A handle to one live tunnel. Clones share it.
 #[derive(Clone)]
@@ -21,6 +21,7 @@ pub struct Session {
 
 struct Shared {
     name: Arc<str>,
+    turns: Turns,
     core: Mutex<Core>,
 }
 
@@ -72,14 +73,15 @@ impl Wakes {
 }
 
 impl Session {
-    /// A session of the peer `name`, whose identity was authenticated. It lives as long as
-    /// someone moves its frames; see [`drive`](crate::drive).
+    /// A session of the peer `name`, whose identity was authenticated, whose bodies are moved
+    /// in `turns`. It lives as long as someone moves its frames; see [`drive`](crate::drive).
     pub fn new(
         name: Arc<str>,
         side: Side,
         settings: Settings,
         budget: Budget,
         hello: Hello,
+        turns: Turns,
     ) -> Session {
         let core = Core {
             mux: Mux::new(side, settings, budget, hello, now()),
@@ -94,12 +96,17 @@ impl Session {
             refusal: None,
             drained: None,
         };
-        Session { shared: Arc::new(Shared { name, core: Mutex::new(core) }) }
+        Session { shared: Arc::new(Shared { name, turns, core: Mutex::new(core) }) }
     }
 
     /// The authenticated name of the peer.
     pub fn name(&self) -> &Arc<str> {
         &self.shared.name
+    }
+
+    /// The line in which those who move its bodies take turns.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.shared.turns
     }
 
     /// Whether both handles are of one session.

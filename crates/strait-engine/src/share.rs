@@ -1,44 +1,76 @@
 //! What a task may move before others get their turn.
 
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-/// Bytes that a task moves in one turn. Whatever it copies and writes on the way is time for
+use crate::Turns;
+use crate::turns::Place;
+
+/// Bytes that a task moves of one body in one turn. Whatever it copies and writes on the way is time for
 /// which every other task on its thread waits: tens of microseconds for this much.
-const SHARE: usize = 32 * 1024;
+const BODY: u32 = 32 * 1024;
+
+/// The same for the tasks that carry a whole tunnel. It is several times as much: what they
+/// leave in the socket waits below the scheduler, in front of whatever is short, and what they
+/// take waits in its own request, where only its reader is held up by it.
+const TUNNEL: u32 = 128 * 1024;
 
 /// A task's share of its thread: bytes that it may still move before it lets others go first.
 /// The runtime's own budget counts operations, of which one may move any amount.
-#[derive(Debug)]
 pub struct Share {
-    left: usize,
-}
-
-impl Default for Share {
-    fn default() -> Share {
-        Share { left: SHARE }
-    }
+    left: u32,
+    size: u32,
+    /// Where it waits for more.
+    place: Option<Arc<Place>>,
 }
 
 impl Share {
-    /// Ready while something is left. When nothing is, pending once: the task goes to the
-    /// end of the line.
-    pub fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Of a task that moves one body.
+    pub fn of_body() -> Share {
+        Share { left: BODY, size: BODY, place: None }
+    }
+
+    /// Of a task that moves whatever travels on a tunnel.
+    pub fn of_tunnel() -> Share {
+        Share { left: TUNNEL, size: TUNNEL, place: None }
+    }
+
+    /// Ready while something is left. When nothing is, pending until it is the task's turn
+    /// again in the line of `turns`.
+    pub fn poll_turn(&mut self, turns: &Turns, cx: &mut Context<'_>) -> Poll<()> {
         if self.left > 0 {
             return Poll::Ready(());
         }
-        self.left = SHARE;
-        cx.waker().wake_by_ref();
+        if let Some(place) = &self.place {
+            ready!(place.poll(cx));
+            self.place = None;
+            self.left = self.size;
+            return Poll::Ready(());
+        }
+        self.place = turns.join(cx);
+        if self.place.is_none() {
+            self.left = self.size;
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 
     /// `bytes` were moved.
     pub fn spend(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(bytes);
+        self.left = self.left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
     /// The task waits for something else, so others have their turn anyway.
     pub fn rest(&mut self) {
-        self.left = SHARE;
+        self.left = self.size;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            place.leave();
+        }
     }
 }
 
@@ -51,14 +83,14 @@ mod tests {
     #[test]
     fn a_spent_share_lets_others_go_first_once() {
         let mut cx = Context::from_waker(Waker::noop());
-        let mut share = Share::default();
-        share.spend(SHARE - 1);
-        assert!(share.poll_turn(&mut cx).is_ready());
+        let mut share = Share::of_body();
+        share.spend(BODY as usize - 1);
+        assert!(share.poll_turn(&Turns::NONE, &mut cx).is_ready());
         share.spend(1000);
-        assert!(share.poll_turn(&mut cx).is_pending());
-        assert!(share.poll_turn(&mut cx).is_ready());
-        share.spend(SHARE);
+        assert!(share.poll_turn(&Turns::NONE, &mut cx).is_pending());
+        assert!(share.poll_turn(&Turns::NONE, &mut cx).is_ready());
+        share.spend(BODY as usize);
         share.rest();
-        assert!(share.poll_turn(&mut cx).is_ready());
+        assert!(share.poll_turn(&Turns::NONE, &mut cx).is_ready());
     }
 }

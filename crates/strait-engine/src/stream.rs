@@ -6,7 +6,7 @@ use strait_mux::{Gone, Taken};
 use strait_wire::{Data, Part, Reason, ResponseHead, StreamNo};
 
 use crate::clock::now;
-use crate::{Body, Fault, Session, Share};
+use crate::{Body, Fault, Session, Share, Turns};
 
 /// What the peer sends for one request. Dropped before the end, it cancels.
 pub(crate) struct StreamReader {
@@ -31,7 +31,7 @@ pub(crate) fn fault(gone: Gone) -> Fault {
 
 impl StreamReader {
     pub(crate) fn new(session: Session, no: StreamNo) -> StreamReader {
-        StreamReader { session, no, size: None, share: Share::default() }
+        StreamReader { session, no, size: None, share: Share::of_body() }
     }
 
     /// Waits for the answer's head.
@@ -59,8 +59,8 @@ impl StreamReader {
 
 impl Body for StreamReader {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
-        ready!(self.share.poll_turn(cx));
         let StreamReader { session, no, share, .. } = self;
+        ready!(share.poll_turn(session.turns(), cx));
         session.with(|core| match core.mux.take(*no, now()) {
             Taken::Data(data) => {
                 share.spend(data.weight());
@@ -96,6 +96,11 @@ impl Drop for StreamReader {
 }
 
 impl StreamWriter {
+    /// The line in which whoever fills this writer takes turns.
+    pub(crate) fn turns(&self) -> &Turns {
+        self.session.turns()
+    }
+
     pub(crate) fn new(session: Session, no: StreamNo) -> StreamWriter {
         StreamWriter { session, no }
     }

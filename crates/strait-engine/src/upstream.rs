@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use http::StatusCode;
+use strait_wire::{Protocol, RequestHead};
 
 use crate::{Answer, Exchange, Fault};
 
@@ -38,5 +39,11 @@ pub trait Upstream: Send + Sync + 'static {
     /// so that it is recorded like all others.
     fn refused(&self, exchange: &Exchange, status: StatusCode, fault: &Fault) {
         let _ = (exchange, status, fault);
+    }
+
+    /// Whether a request of an entry with this protocol and head has somewhere to go,
+    /// connected or not.
+    fn serves(&self, _protocol: Protocol, _head: &RequestHead) -> bool {
+        true
     }
 }

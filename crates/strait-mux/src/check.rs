@@ -47,7 +47,7 @@ impl Mux {
     #[doc(hidden)]
     pub fn lines(&self) -> Vec<Line> {
         let sendable = self.table.iter().filter(|(_, stream)| stream.send.is_sendable());
-        let piece = self.settings.piece as usize;
+        let piece = self.pace.piece();
         sendable.map(|(no, stream)| Line { no: *no, quantum: stream.send.quantum, piece }).collect()
     }
 

@@ -9,6 +9,7 @@ mod check;
 mod event;
 mod life;
 mod mux;
+mod pace;
 mod receive;
 mod request;
 mod schedule;

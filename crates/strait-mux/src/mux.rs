@@ -9,6 +9,7 @@ use strait_wire::{
 };
 
 use crate::life::State;
+use crate::pace::Pace;
 use crate::schedule::Schedule;
 use crate::stream::Stream;
 use crate::window::Window;
@@ -30,6 +31,7 @@ pub struct Mux {
     /// Requests with credit to be told.
     pub(crate) credits: VecDeque<StreamNo>,
     pub(crate) schedule: Schedule,
+    pub(crate) pace: Pace,
     pub(crate) events: VecDeque<Event>,
     pub(crate) leaving: Leaving,
     pub(crate) peer_leaving: bool,
@@ -164,6 +166,7 @@ impl Mux {
             control: VecDeque::from([Frame::Hello(Box::new(hello))]),
             credits: VecDeque::new(),
             schedule: Schedule::default(),
+            pace: Pace::new(&settings, now),
             events: VecDeque::new(),
             leaving: Leaving::No,
             peer_leaving: false,

@@ -82,10 +82,11 @@ impl Mux {
 
     fn next_piece(&mut self, now: Instant) -> Option<Frame> {
         let no = self.schedule.next(&mut self.table)?;
-        let peer_max = self.peer.map_or(self.settings.piece, |peer| peer.max_piece);
+        let usual = self.pace.piece();
         let largest =
-            if self.schedule.is_alone() { self.settings.max_piece } else { self.settings.piece };
-        let limit = largest.min(peer_max).max(1) as usize;
+            if self.schedule.is_alone() { self.settings.max_piece as usize } else { usual };
+        let peer_max = self.peer.map_or(self.settings.piece, |peer| peer.max_piece);
+        let limit = largest.min(peer_max as usize).max(1);
         let stream = self.table.get_mut(&no)?;
         let first = stream.take_first(&self.budget);
         let send = &mut stream.send;
@@ -110,7 +111,8 @@ impl Mux {
         send.finished = end;
         // A frame is never free, whatever it carries. What went beyond a usual piece while
         // no other request was in line took nothing from anyone, and is no debt.
-        let cost = bytes.min(self.settings.piece as usize) + PIECE_WEIGHT;
+        let cost = bytes.min(usual) + PIECE_WEIGHT;
+        self.pace.sent(cost, &self.settings, now);
         self.schedule.serve(&mut send.turn, cost);
         if send.queue.is_empty() {
             send.blocked = None;

@@ -19,9 +19,12 @@ pub struct Settings {
     pub max_requests: u32,
     /// Largest piece that is accepted and sent, in bytes.
     pub max_piece: u32,
-    /// Piece while several requests have something to send, in bytes. It decides how long
-    /// a short message waits for a long one.
+    /// Piece while several requests have something to send, in bytes, when the link is slow or
+    /// not known yet. It decides how long a short message waits for a long one.
     pub piece: u32,
+    /// On a faster link a piece is what the link carries in this time, up to
+    /// [`Settings::max_piece`].
+    pub piece_time: Duration,
     /// Time between two pings, also on an idle tunnel.
     pub ping_interval: Duration,
     /// Time after which an unanswered ping means that the tunnel is lost.
@@ -43,6 +46,7 @@ impl Default for Settings {
             max_requests: 16_384,
             max_piece: 64 * 1024,
             piece: 16 * 1024,
+            piece_time: Duration::from_micros(250),
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(10),
             max_violations: 64,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use strait_engine::{
-    Budget, Directory, Dispatch, Ending, News, Session, Settings, Upstream, drive, serve,
+    Budget, Directory, Dispatch, Ending, News, Session, Settings, Turns, Upstream, drive, serve,
 };
 use strait_wire::{Announced, Announcement, Hello, Reason, Refusal, Side};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,8 @@ pub(crate) struct Hub {
     pub(crate) settings: Settings,
     pub(crate) session_budget: usize,
     pub(crate) budget: Budget,
+    /// In which bodies are moved.
+    pub(crate) turns: Turns,
     /// Exchanges that peers opened.
     pub(crate) tasks: TaskTracker,
     /// Sessions.
@@ -66,7 +68,8 @@ impl Hub {
             ..Hello::default()
         };
         let budget = self.budget.child(self.session_budget);
-        let session = Session::new(name.into(), side, self.settings.clone(), budget.clone(), hello);
+        let (settings, turns) = (self.settings.clone(), self.turns.clone());
+        let session = Session::new(name.into(), side, settings, budget.clone(), hello, turns);
         session.announce(Announcement { revision: 1, services: self.directory.offered() });
         let peer =
             Peer { session: session.clone(), budget, address, since: Instant::now(), hello: None };

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use strait_edge::{Backend, Entry, tls};
+use strait_edge::{Backend, Cors, Entry, tls};
 use strait_engine::{Budget, Directory, Dispatch, Local, Recorder, Upstream};
 use strait_wire::Reason;
 use tokio::net::TcpListener;
@@ -80,8 +80,13 @@ impl Node {
                 )?),
                 None => None,
             };
-            let entry =
-                Entry { name: entry.name.as_str().into(), upstream, settings: edge.clone(), tls };
+            let entry = Entry {
+                name: entry.name.as_str().into(),
+                upstream,
+                settings: edge.clone(),
+                tls,
+                cors: Cors::new(entry.cors_origins.clone()),
+            };
             bound.push((listener, entry, address));
         }
         let hub = Arc::new(hub(&config, directory, dispatch, &bound)?);
@@ -215,6 +220,7 @@ fn hub(
         settings,
         session_budget: limits.session_budget as usize,
         budget: Budget::new(limits.process_budget as usize),
+        turns: strait_engine::Turns::start(),
         tasks: TaskTracker::new(),
         links: TaskTracker::new(),
         draining: CancellationToken::new(),

@@ -113,7 +113,7 @@ fn record() -> Record {
         id: RequestId::new(),
         trace: String::new(),
         protocol: Protocol::Grpc,
-        caller: Caller { origin: Origin::Entry(Arc::from("web")), address: None },
+        caller: Caller { origin: Origin::Entry(Arc::from("web")), address: None, version: None },
         route: Arc::from("ledger"),
         method: http::Method::POST,
         host: "h".to_owned(),

@@ -248,6 +248,8 @@ fn the_example_file_is_valid_and_shows_the_defaults() {
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.log, LogConfig::default());
     assert_eq!((config.entries.len(), config.services.len()), (2, 2));
+    assert_eq!(config.entries[0].cors_origins, ["https://app.example.org"]);
+    assert!(config.entries[1].cors_origins.is_empty());
     let Role::Server(tunnel) = &config.role else { panic!("not a server") };
     let rule = &tunnel.tokens[0];
     assert!(rule.allows("web") && rule.allows("api-1") && !rule.allows("other"));

@@ -55,9 +55,9 @@ ROWS = [
 LINE = re.compile(rb"([a-z_]+): [^\n]+ \(request ([0-9a-f-]{36})\)\n")
 
 
-async def world_of_faults(t):
+async def world_of_faults(t, name: str):
     """A pair with a good service, one that is down, and one that leads back to the entry."""
-    world = await t.pair(f"faults-{t.mode}", settings=SETTINGS)
+    world = await t.pair(f"faults-{name}-{t.mode}", settings=SETTINGS)
     near = NEAR[t.mode]
     services = world.behind_client if near == "server" else world.behind_server
     services += [
@@ -79,9 +79,9 @@ async def errors(pair, side: str) -> dict[tuple[str, str], float]:
     return found
 
 
-@case("each fault has its status, its kind, one line without a private name, and is counted", ENTRIES, seconds=60)
+@case("faults: each has its status, its kind, one line without a private name, and is counted", ENTRIES, seconds=60)
 async def faces(t):
-    pair, near, _ = await world_of_faults(t)
+    pair, near, _ = await world_of_faults(t, "faces")
     entry, wanted, ids = f"http://127.0.0.1:{pair.entry[near]}", {}, {}
     for row in ROWS:
         for http in row.http:
@@ -97,6 +97,8 @@ async def faces(t):
             assert not any(name in got.body for name in private), f"{shown}: {got.body!r}"
             if http == "1.1":
                 assert (got.one("connection") == b"close") == row.closes, f"{shown}: {got.headers}"
+            if row.kind == "backend_refused":
+                assert got.seconds < 0.9, f"{shown}: {got.seconds:.2f} s, as if another tunnel could help"
             assert bool(got.all("retry-after")) == (row.status == 503), f"{shown}: {got.headers}"
             ids[line[2].decode()] = row
             key = (row.kind, row.side)
@@ -115,9 +117,9 @@ async def faces(t):
     await pair.clean()
 
 
-@case("gRPC callers get the same faults as a status in an answer of 200", ENTRIES, seconds=40)
+@case("faults: gRPC callers get the same faults as a status in an answer of 200", ENTRIES, seconds=40)
 async def grpc_faces(t):
-    pair, near, _ = await world_of_faults(t)
+    pair, near, _ = await world_of_faults(t, "grpc")
     entry = f"http://127.0.0.1:{pair.entry[near]}"
     flags = ["-X", "POST", "-H", "content-type: application/grpc", "-H", "te: trailers"]
     for kind, status, host, more in (
@@ -133,14 +135,19 @@ async def grpc_faces(t):
         assert got.body == b"", got.body
 
 
-@case("the far side is away: requests are held, then 503 with Retry-After; its return answers them", ENTRIES, seconds=40)
+@case("faults: the far side is away: requests are held, then 503 with Retry-After; its return answers them", ENTRIES, seconds=40)
 async def offline(t):
-    pair, near, far = await world_of_faults(t)
+    pair, near, far = await world_of_faults(t, "offline")
     entry = f"http://127.0.0.1:{pair.entry[near]}/hello"
     flags = ["-H", "Host: up.test"]
     (await curl(entry, *flags)).is_ok()
     pair.kill(far)
     await pair.node[far].ended(5)
+
+    async def noticed():
+        return not (await pair.status(near))["sessions"]
+
+    await until("the near side has noticed", noticed, 5)
     got = (await curl(entry, *flags)).is_ok(503)
     assert got.one("x-strait-error") == b"client_offline" and got.one("retry-after") == b"1", got.headers
     assert got.seconds >= 0.9, f"refused after {got.seconds:.2f} s, not held"
@@ -153,19 +160,19 @@ async def offline(t):
     await starting
 
 
-@case("a visitor who leaves before the answer is a 499 in the log and the metrics", ENTRIES, seconds=40)
+@case("faults: a visitor who leaves before the answer is a 499 in the log and the metrics", ENTRIES, seconds=40)
 async def gone(t):
-    pair, near, _ = await world_of_faults(t)
+    pair, near, _ = await world_of_faults(t, "gone")
     _, writer = await asyncio.open_connection("127.0.0.1", pair.entry[near])
     writer.write(b"GET /wait?ms=400 HTTP/1.1\r\nHost: up.test\r\n\r\n")
     await asyncio.sleep(0.2)
     writer.transport.abort()
     line = await until("the log has a line", lambda: pair.lines(near), 5)
-    assert (line[0]["status"], line[0]["end"], line[0]["side"]) == (499, "cancelled", "caller"), line
+    assert (line[0]["status"], line[0]["end"], line[0]["side"]) == (499, "cancelled", "caller"), line[0]
     assert (await errors(pair, near)) == {("cancelled", "caller"): 1.0}
 
 
-@case("an upload that stalls is a 408, and the connection closes", ENTRIES, seconds=40)
+@case("faults: an upload that stalls is a 408, and the connection closes", ENTRIES, seconds=40)
 async def stalled(t):
     world = await t.alone(f"stalls-{t.mode}", settings='[timeouts]\nbody_idle = "300ms"\n')
     port = world.pair.entry[NEAR[t.mode]]
@@ -178,9 +185,9 @@ async def stalled(t):
     await world.pair.clean()
 
 
-@case("a draining node answers what it has, and closes its connections", ENTRIES, seconds=40)
+@case("faults: a draining node answers what it has, and closes its connections", ENTRIES, seconds=40)
 async def draining(t):
-    pair, near, _ = await world_of_faults(t)
+    pair, near, _ = await world_of_faults(t, "draining")
     port = pair.entry[near]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /wait?ms=450 HTTP/1.1\r\nHost: up.test\r\n\r\n")

@@ -5,7 +5,7 @@ import re
 
 from case import case
 from curl import curl
-from process import OUT, free_port, run, until
+from process import OUT, certificate, free_port, run, until
 from strait import BIN, TOKEN, Pair, Service
 
 PIN = re.compile(r"sha256:[A-Za-z0-9+/=_:-]{32,}")
@@ -101,12 +101,7 @@ async def closed(t):
 
 @case("an entry with TLS: ALPN chooses HTTP/2 or HTTP/1.1", ("once",), seconds=40)
 async def entry(t):
-    folder = OUT / "entry-tls"
-    folder.mkdir(exist_ok=True)
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    (await run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-               "-keyout", key, "-out", cert, "-subj", "/CN=entry.test",
-               "-addext", "subjectAltName=DNS:entry.test,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")).ok()
+    cert, key = await certificate("entry.test")
     pair = await t.pair("entry-tls", behind_client=[Service("http", t.backends.http)],
                         server_flags=["--entry-cert", str(cert), "--entry-key", str(key)])
     await pair.up()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_LENGTH, TE};
 use http::{HeaderValue, StatusCode, Version};
 use http_body::Body as _;
+use hyper::body::Incoming;
 use strait_engine::{
     Answer, Body, BoxBody, EmptyBody, Exchange, Failure, Fault, Part, Reason, RequestHead,
     ResponseHead,
@@ -64,7 +65,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
 
 /// The messages of a service.
 struct ServiceBody {
-    messages: read::Messages,
+    messages: read::Messages<Incoming>,
     held: Option<Held>,
     over: bool,
 }

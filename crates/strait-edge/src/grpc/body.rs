@@ -44,6 +44,11 @@ impl Messages {
         self.body
     }
 
+    /// Whether what was given out ends with a message.
+    pub(crate) fn at_boundary(&self) -> bool {
+        self.joiner.at_boundary()
+    }
+
     /// Whether no frame will come.
     pub(crate) fn is_end(&self) -> bool {
         matches!(self.end, End::Over) || (self.joiner.is_empty() && self.body.is_end())

@@ -1,7 +1,7 @@
-//! gRPC at an entry.
+//! gRPC at an entry, by HTTP/2 or as gRPC-Web.
 
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
@@ -11,49 +11,59 @@ use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_
 use crate::classify::is_grpc;
 use crate::grpc::body::Messages;
 use crate::grpc::message::Cutter;
-use crate::grpc::read::{self, Read};
+use crate::grpc::read::{self, Read, Source};
+use crate::grpc::web::Web;
 use crate::grpc::{status, timeout};
-use crate::http::entry::visitor_fault;
+use crate::http::entry::{visitor_body, visitor_fault};
 use crate::http::hop::{remove, strip};
 use crate::http::outgoing::Outgoing;
 use crate::visit::{Requested, Visit, X_STRAIT_ERROR, carry as carry_visit};
 
-/// Carries a call.
+/// Carries a call; `web` is how the caller speaks gRPC-Web, if it does.
 pub(crate) async fn carry(
     visit: Visit,
     mut request: Requested,
     body: Incoming,
+    web: Option<Web>,
 ) -> Response<Outgoing> {
+    let cutter = Cutter::new(visit.door.entry.settings.max_message, Reason::BadRequest);
+    let body: BoxBody = match &web {
+        _ if http_body::Body::is_end_stream(&body) => Box::new(EmptyBody),
+        None => Box::new(CallerBody {
+            messages: read::Messages::new(body, cutter),
+            broken: |error| visitor_fault(&error),
+        }),
+        Some(web) => {
+            let body = web.decoded(visitor_body(&visit, request.length, body));
+            Box::new(CallerBody { messages: read::Messages::new(body, cutter), broken: |f| f })
+        }
+    };
     match timeout::read(&request.head.headers) {
         Ok(left) => request.context.deadline = left.map(|left| Instant::now() + left),
         Err(fault) => {
             visit.record(&request.exchange(Box::new(EmptyBody)), &fault);
-            return refuse(visit, &fault);
+            return refuse(visit, &fault, web.as_ref());
         }
     }
     remove(&mut request.head.headers, &CONTENT_LENGTH);
-    let max_message = visit.door.entry.settings.max_message;
-    let body: BoxBody = if http_body::Body::is_end_stream(&body) {
-        Box::new(EmptyBody)
-    } else {
-        let cutter = Cutter::new(max_message, Reason::BadRequest);
-        Box::new(CallerBody(read::Messages::new(body, cutter)))
-    };
     match carry_visit(&visit, request.exchange(body)).await {
-        Ok(answer) => respond(visit, answer).await,
-        Err(fault) => refuse(visit, &fault),
+        Ok(answer) => respond(visit, answer, web).await,
+        Err(fault) => refuse(visit, &fault, web.as_ref()),
     }
 }
 
 /// A trailers-only answer that tells of `fault`.
-pub(crate) fn refuse(visit: Visit, fault: &Fault) -> Response<Outgoing> {
+pub(crate) fn refuse(visit: Visit, fault: &Fault, web: Option<&Web>) -> Response<Outgoing> {
     let mut headers = status::of_fault(fault, &visit.id);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(X_STRAIT_ERROR, HeaderValue::from_static(fault.reason.as_str()));
+    if let Some(web) = web {
+        web.answer(&mut headers);
+    }
     visit.respond(StatusCode::OK, headers, Outgoing::full(""), false)
 }
 
-async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> {
+async fn respond(visit: Visit, answer: Answer, web: Option<Web>) -> Response<Outgoing> {
     let Answer { head, mut body } = answer;
     let mut headers = head.headers;
     strip(&mut headers);
@@ -61,40 +71,54 @@ async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> {
     if head.status.is_informational() {
         let fault = Fault::because(Reason::BackendInvalid, "a status that cannot be answered");
         body.give_up(&fault);
-        return refuse(visit, &fault);
+        return refuse(visit, &fault, web.as_ref());
     }
-    if head.status != StatusCode::OK || !is_grpc(&headers) {
+    let is_grpc = head.status == StatusCode::OK && is_grpc(&headers);
+    if let Some(web) = &web {
+        web.answer(&mut headers);
+    }
+    if !is_grpc {
         // Not an answer of a gRPC server. Callers make a status of the HTTP status; the
         // body is no message and goes.
         return visit.respond(head.status, headers, Outgoing::full(""), false);
     }
-    if headers.contains_key(status::GRPC_STATUS) && !body.is_end() {
+    if headers.contains_key(status::GRPC_STATUS) {
         // Trailers-only answers must end with their head: callers check.
-        let end =
-            tokio::time::timeout(std::time::Duration::from_secs(5), next_part(&mut body)).await;
-        if matches!(end, Ok(None)) {
-            body = Box::new(EmptyBody);
+        let over = body.is_end() || {
+            let end = tokio::time::timeout(Duration::from_secs(5), next_part(&mut body)).await;
+            matches!(end, Ok(None))
+        };
+        if over {
+            return visit.respond(StatusCode::OK, headers, Outgoing::full(""), false);
         }
     }
-    let body = Outgoing::messages(Messages::answer(body, visit.id));
+    let messages = Messages::answer(body, visit.id);
+    let body = match web {
+        None => Outgoing::messages(messages),
+        Some(web) => Outgoing::web(web.encoded(messages)),
+    };
     visit.respond(StatusCode::OK, headers, body, false)
 }
 
 /// The messages of a caller.
-struct CallerBody(read::Messages);
+struct CallerBody<S: Source> {
+    messages: read::Messages<S>,
+    /// The fault of a caller who breaks off.
+    broken: fn(S::Error) -> Fault,
+}
 
-impl Body for CallerBody {
+impl<S: Source + Send + 'static> Body for CallerBody<S> {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
-        Poll::Ready(match ready!(self.0.poll(cx)) {
+        Poll::Ready(match ready!(self.messages.poll(cx)) {
             Read::Data(data) => Some(Ok(Part::Data(data))),
             // Callers have no trailers in gRPC.
             Read::End(_) => None,
-            Read::Broken(error) => Some(Err(visitor_fault(&error))),
+            Read::Broken(error) => Some(Err((self.broken)(error))),
             Read::Wrong(fault) => Some(Err(fault)),
         })
     }
 
     fn is_end(&self) -> bool {
-        self.0.is_end()
+        self.messages.is_end()
     }
 }

@@ -1,4 +1,4 @@
-//! gRPC messages as they come out of the HTTP library.
+//! gRPC messages as they come.
 
 use std::task::{Context, Poll, ready};
 
@@ -11,38 +11,62 @@ use strait_engine::{Data, Fault, Part};
 use crate::grpc::message::Cutter;
 use crate::http::body::poll_incoming;
 
+/// Where the bytes of messages come from.
+pub(crate) trait Source {
+    /// How it breaks off.
+    type Error;
+
+    /// The next part: plain data, or trailers; `None` at the end.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Self::Error>>>;
+
+    /// Whether the end is already known.
+    fn is_end(&self) -> bool;
+}
+
+impl Source for Incoming {
+    type Error = hyper::Error;
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, hyper::Error>>> {
+        poll_incoming(self, cx)
+    }
+
+    fn is_end(&self) -> bool {
+        self.is_end_stream()
+    }
+}
+
 /// A body that is cut into the pieces of its messages.
-pub(crate) struct Messages {
-    body: Incoming,
+pub(crate) struct Messages<S> {
+    source: S,
     cutter: Cutter,
     input: Bytes,
 }
 
 /// What came.
-pub(crate) enum Read {
+pub(crate) enum Read<E> {
     Data(Data),
     /// The end, at a message's end.
     End(Option<HeaderMap>),
     /// The other side broke off.
-    Broken(hyper::Error),
+    Broken(E),
     /// What it sent is no gRPC.
     Wrong(Fault),
 }
 
-impl Messages {
-    pub(crate) fn new(body: Incoming, cutter: Cutter) -> Messages {
-        Messages { body, cutter, input: Bytes::new() }
+impl<S: Source> Messages<S> {
+    pub(crate) fn new(source: S, cutter: Cutter) -> Messages<S> {
+        Messages { source, cutter, input: Bytes::new() }
     }
 
     /// What comes next. After anything but data there is nothing.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Read<S::Error>> {
         loop {
             match self.cutter.next(&mut self.input) {
                 Ok(Some(data)) => return Poll::Ready(Read::Data(data)),
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Read::Wrong(fault)),
             }
-            let trailers = match ready!(poll_incoming(&mut self.body, cx)) {
+            let trailers = match ready!(self.source.poll_part(cx)) {
                 Some(Ok(Part::Data(data))) => {
                     self.input = data.bytes;
                     continue;
@@ -65,6 +89,6 @@ impl Messages {
 
     /// Whether the end has come and nothing is held back.
     pub(crate) fn is_end(&self) -> bool {
-        self.input.is_empty() && self.cutter.at_boundary() && self.body.is_end_stream()
+        self.input.is_empty() && self.cutter.at_boundary() && self.source.is_end()
     }
 }

@@ -9,6 +9,7 @@ use strait_engine::BoxBody;
 
 use crate::activity::{Active, Held};
 use crate::grpc::body::Messages;
+use crate::grpc::web;
 use crate::http::body::{Cut, Plain};
 
 /// What is sent after a head.
@@ -25,6 +26,7 @@ enum Kind {
     Full(Option<Bytes>),
     Plain(Plain),
     Messages(Box<Messages>),
+    Web(Box<web::Encoded>),
 }
 
 impl Outgoing {
@@ -48,6 +50,11 @@ impl Outgoing {
         Outgoing::of(Kind::Messages(Box::new(messages)))
     }
 
+    /// gRPC messages as gRPC-Web.
+    pub(crate) fn web(encoded: web::Encoded) -> Outgoing {
+        Outgoing::of(Kind::Web(Box::new(encoded)))
+    }
+
     /// Marks the connection as busy until this body ends.
     pub(crate) fn active(mut self, active: Active, reset_on_cut: bool) -> Outgoing {
         if matches!(self.kind, Kind::Plain(_)) {
@@ -64,6 +71,7 @@ impl Outgoing {
             Kind::Full(_) => Box::new(strait_engine::EmptyBody),
             Kind::Plain(plain) => plain.into_body(),
             Kind::Messages(messages) => messages.into_body(),
+            Kind::Web(encoded) => encoded.into_body(),
         }
     }
 }
@@ -92,6 +100,7 @@ impl Body for Outgoing {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Plain(plain) => plain.poll_frame(cx),
             Kind::Messages(messages) => messages.poll_frame(cx),
+            Kind::Web(encoded) => encoded.poll_frame(cx),
         };
         if let (Kind::Plain(_), Poll::Ready(Some(Ok(_))), Some(active)) =
             (&this.kind, &frame, &this.active)
@@ -112,6 +121,7 @@ impl Body for Outgoing {
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Plain(plain) => plain.is_end(),
             Kind::Messages(messages) => messages.is_end(),
+            Kind::Web(encoded) => encoded.is_end(),
         }
     }
 
@@ -120,7 +130,7 @@ impl Body for Outgoing {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Plain(plain) => plain.size_hint(),
             // gRPC bodies have no Content-Length.
-            Kind::Messages(_) => SizeHint::default(),
+            Kind::Messages(_) | Kind::Web(_) => SizeHint::default(),
         }
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use strait_engine::{Answer, BoxBody, Fault, Reason, next_part};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::Active;
 use crate::http::hop::strip;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Half};
@@ -20,14 +20,15 @@ use crate::websocket::handshake;
 use crate::websocket::read::{Frames, Link};
 use crate::websocket::write::{End, Pump};
 
-/// Carries a handshake and, when it is accepted, the frames after it.
+/// Carries a handshake and, when it is accepted, the frames after it. `key` is of the
+/// handshake by HTTP/1.1; that by HTTP/2 has none.
 pub(crate) async fn carry(
     visit: Visit,
     request: Requested,
     upgrade: Option<OnUpgrade>,
     key: Option<HeaderValue>,
 ) -> Response<Outgoing> {
-    let (Some(upgrade), Some(key)) = (upgrade, key) else {
+    let Some(upgrade) = upgrade else {
         let fault = Fault::because(Reason::Internal, "a checked handshake without an upgrade");
         return visit.refuse(&fault);
     };
@@ -40,6 +41,11 @@ pub(crate) async fn carry(
     };
     if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
         drop(socket);
+        if key.is_none() && answer.head.status.is_success() {
+            // By HTTP/2 this would accept what the service did not.
+            let detail = "no handshake, but an answer to a plain request";
+            return visit.refuse(&Fault::because(Reason::BackendInvalid, detail));
+        }
         return crate::http::entry::respond(visit, answer).await;
     }
     let Answer { head, body } = answer;
@@ -56,11 +62,18 @@ pub(crate) async fn carry(
         max_message: settings.max_message,
         close_wait: or_never(settings.close_wait),
         drain: visit.door.drain.clone(),
+        active: key.is_none().then(|| visit.door.activity.request(visit.version)),
     };
     visit.door.tasks.spawn(relay.run());
-    handshake::upgrade(&mut headers);
-    headers.insert(http::header::SEC_WEBSOCKET_ACCEPT, handshake::accept(key.as_bytes()));
-    visit.respond(StatusCode::SWITCHING_PROTOCOLS, headers, Outgoing::full(""), false)
+    let status = match key {
+        None => StatusCode::OK,
+        Some(key) => {
+            handshake::upgrade(&mut headers);
+            headers.insert(http::header::SEC_WEBSOCKET_ACCEPT, handshake::accept(key.as_bytes()));
+            StatusCode::SWITCHING_PROTOCOLS
+        }
+    };
+    visit.respond(status, headers, Outgoing::full(""), false)
 }
 
 /// An accepted socket; it lives in a task of its own until both directions are over.
@@ -73,13 +86,18 @@ pub(crate) struct Relay {
     max_message: u64,
     close_wait: Duration,
     drain: CancellationToken,
+    #[allow(
+        dead_code,
+        reason = "held for its drop: an HTTP/2 connection with a socket is not idle"
+    )]
+    active: Option<Active>,
 }
 
 impl Relay {
     pub(crate) async fn run(self) {
         let Relay { upgrade, mut body, socket, link, .. } = self;
-        let Some(conn) = upgraded(upgrade).await else { return };
-        let half = Half::new(conn);
+        let Ok(upgraded) = upgrade.await else { return };
+        let half = Half::new(Conn::upgraded(upgraded));
         let rules = |blame| Rules::new(self.extended, self.max_message, blame);
         let cutter = Cutter::new(rules(Reason::BadRequest), true);
         // Nobody waits for it only when the exchange is over already.
@@ -111,11 +129,4 @@ impl Relay {
         }
         pump.shutdown().await;
     }
-}
-
-/// The connection after the 101 was written.
-async fn upgraded(upgrade: OnUpgrade) -> Option<Conn> {
-    let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Conn>>().ok()?;
-    Some(parts.io.into_inner().upgraded(parts.read_buf))
 }

@@ -1,4 +1,5 @@
-//! The opening handshake (RFC 6455 4). Key and accept belong to each leg and never travel;
+//! The opening handshake: by an upgrade of HTTP/1.1 (RFC 6455 4), or by an extended CONNECT of
+//! HTTP/2 (RFC 8441 5), which has neither key nor accept. What belongs to one leg never travels;
 //! extensions and subprotocols are negotiated end to end.
 
 use base64::Engine;
@@ -17,8 +18,8 @@ use crate::http::hop::{has_token, retain};
 /// RFC 6455 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Checks a visitor's handshake (RFC 6455 4.2.1).
-pub(crate) fn check_request(
+/// Checks a visitor's handshake by HTTP/1.1 (RFC 6455 4.2.1).
+pub(crate) fn check_upgrade(
     method: &Method,
     version: Version,
     headers: &HeaderMap,
@@ -30,17 +31,25 @@ pub(crate) fn check_request(
     if !has_token(headers, &CONNECTION, "upgrade") {
         return bad("a WebSocket handshake has `Connection: Upgrade`");
     }
-    let only = |name: HeaderName| {
-        let mut all = headers.get_all(name).iter();
-        all.next().filter(|_| all.next().is_none()).map(HeaderValue::as_bytes)
-    };
-    if only(SEC_WEBSOCKET_VERSION) != Some(b"13") {
-        return Err(Refusal::WebSocketVersion);
-    }
-    match only(SEC_WEBSOCKET_KEY).and_then(|key| STANDARD.decode(key).ok()) {
+    check_version(headers)?;
+    match only(headers, SEC_WEBSOCKET_KEY).and_then(|key| STANDARD.decode(key).ok()) {
         Some(key) if key.len() == 16 => Ok(()),
         _ => bad("Sec-WebSocket-Key is not 16 bytes in base64"),
     }
+}
+
+/// Checks the version that a visitor asks for, by HTTP/1.1 and by HTTP/2.
+pub(crate) fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
+    match only(headers, SEC_WEBSOCKET_VERSION) {
+        Some(b"13") => Ok(()),
+        _ => Err(Refusal::WebSocketVersion),
+    }
+}
+
+/// The value of a field that is there exactly once.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+    let mut all = headers.get_all(name).iter();
+    all.next().filter(|_| all.next().is_none()).map(HeaderValue::as_bytes)
 }
 
 /// Removes the fields that belong to one leg of a handshake, from a request or an answer.
@@ -64,17 +73,22 @@ fn header(text: String) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Completes the fields of a handshake with a backend; returns its key.
-pub(crate) fn ask(headers: &mut HeaderMap) -> Result<HeaderValue, Fault> {
+/// Completes the fields of a handshake with a backend by HTTP/1.1; returns its key.
+pub(crate) fn ask_upgrade(headers: &mut HeaderMap) -> Result<HeaderValue, Fault> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce)
         .map_err(|error| Fault::because(Reason::Internal, format!("no randomness: {error}")))?;
     let key = header(STANDARD.encode(nonce));
-    strip_leg(headers);
+    ask_connect(headers);
     upgrade(headers);
-    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     headers.insert(SEC_WEBSOCKET_KEY, key.clone());
     Ok(key)
+}
+
+/// Completes the fields of a handshake with a backend by HTTP/2.
+pub(crate) fn ask_connect(headers: &mut HeaderMap) {
+    strip_leg(headers);
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
 }
 
 /// Adds `Connection: Upgrade` and `Upgrade: websocket`.
@@ -119,10 +133,10 @@ mod tests {
 
     #[test]
     fn handshakes_are_checked() {
-        let check = |headers: &HeaderMap| check_request(&Method::GET, Version::HTTP_11, headers);
+        let check = |headers: &HeaderMap| check_upgrade(&Method::GET, Version::HTTP_11, headers);
         assert!(check(&good()).is_ok());
-        assert!(check_request(&Method::POST, Version::HTTP_11, &good()).is_err());
-        assert!(check_request(&Method::GET, Version::HTTP_10, &good()).is_err());
+        assert!(check_upgrade(&Method::POST, Version::HTTP_11, &good()).is_err());
+        assert!(check_upgrade(&Method::GET, Version::HTTP_10, &good()).is_err());
         let mut old = good();
         old.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("8"));
         assert!(matches!(check(&old), Err(Refusal::WebSocketVersion)));
@@ -137,7 +151,7 @@ mod tests {
     #[test]
     fn an_answer_must_know_the_key() {
         let mut headers = HeaderMap::new();
-        let key = ask(&mut headers).unwrap();
+        let key = ask_upgrade(&mut headers).unwrap();
         upgrade(&mut headers);
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept(key.as_bytes()));
         assert!(check_answer(&headers, &key).is_ok());

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, missing_docs)]
 
 mod break_off;
+mod connect;
 mod grpc;
+mod grpc_web;
 mod hostile;
 mod http;
 mod life;

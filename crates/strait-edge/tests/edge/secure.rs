@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use strait_edge::tls::{self, Pin, Trust};
-use strait_edge::{Backend, BackendAddress, Entry, Settings, serve};
+use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +23,13 @@ async fn secure_door_by(to: &str) -> (Door, String) {
     let address = listener.local_addr().unwrap();
     let settings = Settings::default();
     let upstream = Arc::new(crate::world::backend(to, settings.clone()));
-    let entry =
-        Entry { name: "tls".into(), upstream, settings: Arc::new(settings), tls: Some(tls) };
+    let entry = Entry {
+        name: "tls".into(),
+        upstream,
+        settings: Arc::new(settings),
+        tls: Some(tls),
+        cors: Cors::default(),
+    };
     let drain = CancellationToken::new();
     let served = task(serve(listener, entry, drain.clone()));
     (Door { address, drain, served }, certificate)

@@ -1,7 +1,7 @@
 //! An entry in front of upstreams that do what no good backend does: lost tunnels, and
 //! peers that lie.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,11 +10,11 @@ use http_body_util::BodyExt;
 use strait_edge::Settings;
 use strait_engine::{
     Answer, Body, Carried, Data, Exchange, Fault, MessageStart, Part, Protocol, Reason,
-    ResponseHead, Upstream,
+    ResponseHead, Upstream, fault::Reset,
 };
 use tokio::io::AsyncReadExt;
 
-use crate::world::{Door, Visitor, door_to, full, soon};
+use crate::world::{Door, Visitor, door_to, full, read_until, soon};
 
 /// Answers with this head and these parts.
 #[derive(Clone)]
@@ -235,5 +235,86 @@ async fn every_fault_before_the_head_has_its_face() {
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()["grpc-status"], face.grpc.to_string().as_str());
         assert!(!answer.headers()["grpc-message"].to_str().unwrap().contains("secret"));
+    }
+}
+
+#[tokio::test]
+async fn what_an_entry_answers_itself_is_recorded_once() {
+    struct Notes(Mutex<Vec<(u16, Reason, String)>>);
+    impl Upstream for Notes {
+        fn carry(&self, _: Exchange) -> Carried<'_> {
+            Box::pin(async { Err(Fault::new(Reason::NoRoute).into()) })
+        }
+        fn refused(&self, exchange: &Exchange, status: StatusCode, fault: &Fault) {
+            let what = format!("{} {}", exchange.head.method, exchange.head.path_only());
+            self.0.lock().unwrap().push((status.as_u16(), fault.reason, what));
+        }
+    }
+    let notes = Arc::new(Notes(Mutex::default()));
+    let settings = Settings { max_uri: 9, max_body: 3, ..Settings::default() };
+    let door = door_to(notes.clone(), settings).await;
+    let socket = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\
+                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let socket = format!("GET /ws HTTP/1.1\r\nHost: a\r\n{socket}\r\n");
+    for (request, status, reason, what) in [
+        ("GET /a HTTP/1.1\r\nHost: b c\r\n\r\n", 400, Reason::BadRequest, "GET /a"),
+        ("TRACE /b HTTP/1.1\r\nHost: a\r\n\r\n", 405, Reason::BadRequest, "TRACE /b"),
+        ("GET /0123456789 HTTP/1.1\r\nHost: a\r\n\r\n", 414, Reason::UriTooLong, "GET /0123456789"),
+        (
+            "PUT /d HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n",
+            413,
+            Reason::BodyTooLarge,
+            "PUT /d",
+        ),
+        (&socket, 426, Reason::BadRequest, "GET /ws"),
+    ] {
+        let request = request.replacen("Host", "X: y\r\nHost", 1);
+        let mut tcp = tokio::net::TcpStream::connect(door.address).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut tcp, request.as_bytes()).await.unwrap();
+        let answer = read_until(&mut tcp, "\r\n\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let seen = std::mem::take(&mut *notes.0.lock().unwrap());
+        assert_eq!(seen, [(status, reason, what.to_owned())]);
+    }
+    // gRPC, whose deadline is read later than its head; and what was carried is not noted.
+    let mut visitor = Visitor::new(door.address, true).await;
+    for timeout in ["soon", "1S"] {
+        let mut call = visitor.request("POST", "/t/M", full(""));
+        call.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+        call.headers_mut().insert("grpc-timeout", HeaderValue::from_static(timeout));
+        assert_eq!(visitor.send(call).await.status(), 200);
+    }
+    let seen = std::mem::take(&mut *notes.0.lock().unwrap());
+    assert_eq!(seen, [(400, Reason::BadRequest, "POST /t/M".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_cut_over_http2_has_the_code_of_the_table() {
+    for face in strait_engine::fault::faces() {
+        // A head that was carried, and a body that breaks once the head is out.
+        let parts = vec![data(b"some"), Err(face.reason)];
+        let door = door(Says { status: 200, headers: vec![], parts }).await;
+        let tcp = tokio::net::TcpStream::connect(door.address).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(tcp).await.unwrap();
+        let _connection = crate::world::task(async move { drop(connection.await) });
+        let request = http::Request::get("http://a.example/").body(()).unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        let error = match soon(answer).await {
+            Err(error) => error,
+            Ok(answer) => {
+                let mut body = answer.into_body();
+                loop {
+                    match soon(body.data()).await.expect("a clean end would be a lie") {
+                        Ok(_) => {}
+                        Err(error) => break error,
+                    }
+                }
+            }
+        };
+        let expected = match face.reset {
+            Reset::Cancel => h2::Reason::CANCEL,
+            Reset::InternalError => h2::Reason::INTERNAL_ERROR,
+        };
+        assert_eq!(error.reason(), Some(expected), "{}: {error}", face.reason);
     }
 }

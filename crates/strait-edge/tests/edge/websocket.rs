@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use strait_edge::Settings;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::world::{Door, SOON, Service, door, raw_exchange, raw_service, read_until, soon, until};
@@ -13,17 +13,17 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A frame as it is on the wire.
 #[derive(Debug, PartialEq, Eq, Clone)]
-struct Frame {
-    tag: u8,
-    payload: Vec<u8>,
+pub struct Frame {
+    pub tag: u8,
+    pub payload: Vec<u8>,
 }
 
-fn frame(tag: u8, payload: impl AsRef<[u8]>) -> Frame {
+pub fn frame(tag: u8, payload: impl AsRef<[u8]>) -> Frame {
     Frame { tag, payload: payload.as_ref().to_vec() }
 }
 
 impl Frame {
-    fn bytes(&self, mask: Option<[u8; 4]>) -> Vec<u8> {
+    pub fn bytes(&self, mask: Option<[u8; 4]>) -> Vec<u8> {
         let masked = if mask.is_some() { 0x80 } else { 0 };
         let mut bytes = vec![self.tag];
         match self.payload.len() {
@@ -47,7 +47,7 @@ impl Frame {
 }
 
 /// One frame, and whether it was masked; `None` at the end of the connection.
-async fn read_frame(tcp: &mut TcpStream) -> Option<(Frame, bool)> {
+pub async fn read_frame<T: AsyncRead + Unpin>(tcp: &mut T) -> Option<(Frame, bool)> {
     let mut head = [0; 2];
     tcp.read_exact(&mut head).await.ok()?;
     let masked = head[1] & 0x80 != 0;
@@ -122,11 +122,11 @@ pub async fn open(door: &Door, extra: &str) -> (TcpStream, String) {
     (tcp, String::from_utf8(head).unwrap())
 }
 
-async fn send(tcp: &mut TcpStream, frame: &Frame) {
+pub async fn send<T: AsyncWrite + Unpin>(tcp: &mut T, frame: &Frame) {
     tcp.write_all(&frame.bytes(Some([1, 2, 3, 4]))).await.unwrap();
 }
 
-async fn receive(tcp: &mut TcpStream) -> Option<Frame> {
+pub async fn receive<T: AsyncRead + Unpin>(tcp: &mut T) -> Option<Frame> {
     let (frame, masked) = soon(read_frame(tcp)).await?;
     assert!(!masked, "frames towards a client are not masked");
     Some(frame)

@@ -14,7 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use strait_edge::{Backend, BackendAddress, Entry, Settings, serve, tls::Trust};
+use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, serve, tls::Trust};
 use strait_engine::{Directory, Dispatch, Local, Protocol, Record, Recorder, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -149,11 +149,20 @@ pub struct Door {
     pub served: Task,
 }
 
+/// The origin of a page that may call by gRPC-Web.
+pub const PAGE: &str = "https://page.example";
+
 /// An entry to any upstream.
 pub async fn door_to(upstream: Arc<dyn Upstream>, settings: Settings) -> Door {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let entry = Entry { name: "test".into(), upstream, settings: Arc::new(settings), tls: None };
+    let entry = Entry {
+        name: "test".into(),
+        upstream,
+        settings: Arc::new(settings),
+        tls: None,
+        cors: Cors::new(vec![PAGE.to_owned()]),
+    };
     let drain = CancellationToken::new();
     let served = task(serve(listener, entry, drain.clone()));
     Door { address, drain, served }
@@ -166,6 +175,16 @@ pub fn backend(address: &str, settings: Settings) -> Backend {
 
 /// An entry to a service by the given scheme, by way of a dispatch, as everywhere.
 pub async fn door(scheme: &str, service: &Service, settings: Settings) -> Door {
+    door_for(Vec::new(), scheme, service, settings).await
+}
+
+/// The same to a service of these protocols only.
+pub async fn door_for(
+    protocols: Vec<Protocol>,
+    scheme: &str,
+    service: &Service,
+    settings: Settings,
+) -> Door {
     struct NoRecords;
     impl Recorder for NoRecords {
         fn started(&self, _: Protocol) {}
@@ -174,7 +193,7 @@ pub async fn door(scheme: &str, service: &Service, settings: Settings) -> Door {
     let address = format!("{scheme}://{}", service.address);
     let only = strait_wire::Service {
         name: "only".into(),
-        protocols: Vec::new(),
+        protocols,
         hosts: Vec::new(),
         path_prefix: String::new(),
     };

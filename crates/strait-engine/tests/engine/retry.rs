@@ -207,10 +207,14 @@ async fn a_service_that_refuses_is_tried_at_another_tunnel_once() {
     ] {
         let (bad, good) = (fails(reason), Far::good());
         let (first, second) = (world(bad.clone()).await, world(good.clone()).await);
-        let near = Near::new(Duration::from_millis(50));
+        let near = Near::new(Duration::from_millis(300));
         near.join(&first);
+        let began = Instant::now();
         assert_eq!(soon(near.carry(Method::POST, none())).await.unwrap(), Err(reason));
         assert_eq!(bad.asked(), 1, "{reason}: by the same tunnel");
+        // No other tunnel would be better than this one, unless it is the tunnel that leaves.
+        let waited = began.elapsed() >= Duration::from_millis(300);
+        assert_eq!(waited, reason == Reason::Draining, "{reason}");
         near.join(&second);
         let outcomes = [
             soon(near.carry(Method::POST, none())).await.unwrap(),

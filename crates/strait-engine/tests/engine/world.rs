@@ -60,7 +60,8 @@ pub struct World {
 pub async fn world(upstream: Arc<dyn Upstream>) -> World {
     let hello = || Hello { role: "test".into(), ..Hello::default() };
     let new = |side| {
-        Session::new("peer".into(), side, Settings::default(), Budget::new(64 << 20), hello())
+        let budget = Budget::new(64 << 20);
+        Session::new("peer".into(), side, Settings::default(), budget, hello(), Turns::start())
     };
     let (client, server) = (new(Side::Dialer), new(Side::Listener));
     let stalled = Arc::<AtomicBool>::default();

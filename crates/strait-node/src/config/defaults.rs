@@ -22,7 +22,7 @@ const fn loopback(port: u16) -> SocketAddr {
 pub(super) fn entries(role: RoleKind) -> Vec<EntryConfig> {
     match role {
         RoleKind::Server => {
-            vec![EntryConfig { name: "web".to_owned(), listen: any(8080), tls: None }]
+            vec![EntryConfig::new("web", any(8080))]
         }
         RoleKind::Client => Vec::new(),
     }

@@ -33,8 +33,8 @@ pub use routes::parse_host_header;
 pub use suggest::nearest;
 pub use tls::Identity;
 pub use value::{
-    parse_digest, parse_duration, parse_host_pattern, parse_level, parse_name, parse_path_prefix,
-    parse_pin, parse_size,
+    parse_digest, parse_duration, parse_host_pattern, parse_level, parse_name, parse_origin,
+    parse_path_prefix, parse_pin, parse_size,
 };
 
 /// Everything a node needs to know. Both roles have entries and services: a service is what
@@ -142,6 +142,15 @@ pub struct EntryConfig {
     pub listen: SocketAddr,
     /// Certificate chain and key (PEM); `None`: clear text.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Origins whose pages may call by gRPC-Web; `*` is any.
+    pub cors_origins: Vec<String>,
+}
+
+impl EntryConfig {
+    /// An entry in clear text.
+    pub fn new(name: impl Into<String>, listen: SocketAddr) -> EntryConfig {
+        EntryConfig { name: name.into(), listen, tls: None, cors_origins: Vec::new() }
+    }
 }
 
 /// A service that this node offers to its peer.

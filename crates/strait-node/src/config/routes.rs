@@ -9,7 +9,7 @@ use super::document::{Document, Table};
 use super::nodes::{certificate, check_certificate, same_port};
 use super::{
     EntryConfig, Listen, Overrides, RoleKind, Scheme, ServiceConfig, defaults, nearest,
-    parse_backend, parse_host_pattern, parse_name, parse_path_prefix,
+    parse_backend, parse_host_pattern, parse_name, parse_origin, parse_path_prefix,
 };
 
 /// Reads `[[entries]]` and lays the flags over them.
@@ -31,6 +31,8 @@ pub(super) fn entries(
         let name = table.parsed("name", parse_name);
         let listen = table.parsed_or_number("listen", "an address", |text| rules.parse(text));
         let tls = certificate(&table, folder);
+        let origins = table.list("cors_origins", parse_origin).unwrap_or_default();
+        let cors_origins = origins.into_iter().map(|given| given.value).collect();
         if listen.is_none() && !table.has("listen") {
             table.missing("listen", "write listen = \"127.0.0.1:8080\"");
         }
@@ -44,16 +46,14 @@ pub(super) fn entries(
             let message = format!("`listen`: {} is taken by entry `{}`", listen.value, other.name);
             doc.problem(listen.at, message);
         }
-        entries.push(EntryConfig { name, listen: listen.value, tls });
+        entries.push(EntryConfig { name, listen: listen.value, tls, cors_origins });
     }
     if none_given {
         entries = defaults::entries(role);
     }
     if !over.entries.is_empty() {
         let numbered = over.entries.iter().enumerate();
-        entries = numbered
-            .map(|(i, listen)| EntryConfig { name: entry_name(i), listen: *listen, tls: None })
-            .collect();
+        entries = numbered.map(|(i, listen)| EntryConfig::new(entry_name(i), *listen)).collect();
     }
     if let Some((cert, key)) = &over.entry_tls {
         check_certificate(doc, None, cert, key);

@@ -112,6 +112,32 @@ pub fn parse_host_pattern(text: &str) -> Result<String, String> {
     }
 }
 
+/// The origin of a page, as browsers send it (RFC 6454 6.2), or `*` for any.
+///
+/// # Errors
+/// What is allowed.
+pub fn parse_origin(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let own_port = if text.starts_with("https") { 443 } else { 80 };
+    let fits = |text: &str| {
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-._:[]".contains(&c);
+        let Ok(authority) = text.parse::<http::uri::Authority>() else { return false };
+        let no_port = authority.host().len() == text.len();
+        let other_port = authority.port_u16().is_some_and(|port| port != own_port);
+        text.bytes().all(plain) && (no_port || other_port)
+    };
+    match authority {
+        _ if text == "*" => Ok(text.to_owned()),
+        Some(authority) if fits(authority) => Ok(text.to_owned()),
+        _ => Err(format!(
+            "{:?} is not the origin of a page; write it as browsers send it, like \
+             \"https://app.example.org\" or \"http://localhost:3000\": lower case, without path and \
+             without the scheme's own port; or \"*\" for any",
+            clip(text)
+        )),
+    }
+}
+
 /// A path prefix: it begins with a slash and has no query.
 ///
 /// # Errors
@@ -243,6 +269,24 @@ mod tests {
         }
         for bad in ["", "*", "a..b", "http://a", "a:80", "a/b", "*.*.a", "a b", "[zz]"] {
             assert!(parse_host_pattern(bad).is_err(), "{bad}");
+        }
+        for good in ["*", "https://app.example.org", "http://localhost:3000", "http://[::1]:8080"] {
+            assert_eq!(parse_origin(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "",
+            "null",
+            "app.example.org",
+            "https://",
+            "https://a/",
+            "https://A",
+            "https://a:443",
+            "ftp://a",
+            "https://u@a",
+            "https://*.a",
+            "http://a:80800",
+        ] {
+            assert!(parse_origin(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_path_prefix("/api/"), Ok("/api".to_owned()));
         assert_eq!(parse_path_prefix("/"), Ok("/".to_owned()));

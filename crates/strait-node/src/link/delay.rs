@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use socket2::{Domain, SockRef, Socket, Type};
 use strait_engine::{
     Answer, Body, BoxBody, Budget, Carried, Context, Data, EmptyBody, Exchange, Fault, News,
-    Origin, Part, Protocol, RequestHead, ResponseHead, Session, Settings, Upstream, drive,
+    Origin, Part, Protocol, RequestHead, ResponseHead, Session, Settings, Turns, Upstream, drive,
     next_part, serve,
 };
 use strait_wire::{Hello, Side};
@@ -143,7 +143,7 @@ impl Upstream for Sink {
 
 fn session(name: &str, side: Side) -> Session {
     let budget = Budget::new(64 << 20);
-    Session::new(name.into(), side, Settings::default(), budget, Hello::default())
+    Session::new(name.into(), side, Settings::default(), budget, Hello::default(), Turns::start())
 }
 
 /// Lets everybody in and answers with the sink.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use socket2::SockRef;
-use strait_engine::{Fatal, Incoming, LinkError, Refusal, Session, Share};
+use strait_engine::{Fatal, Incoming, LinkError, Refusal, Session, Share, Turns};
 use strait_wire::{Frame, codec};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -43,6 +43,9 @@ pub(crate) const SEND_BUFFER: usize = 16 * 1024;
 
 /// Bytes that the encoder packs into one HTTP/2 write.
 const PACK: usize = 16 * 1024;
+
+/// Bytes of a message around its piece, most of the time.
+const HEAD: usize = 256;
 
 /// Bytes in the socket that the kernel has not sent: beyond this it reports "full".
 const NOT_SENT: u32 = 16 * 1024;
@@ -72,7 +75,7 @@ pub(crate) struct Shared<T> {
 
 impl<T> Shared<T> {
     pub(crate) fn new(io: T) -> Shared<T> {
-        Shared { io, share: Share::default() }
+        Shared { io, share: Share::of_tunnel() }
     }
 }
 
@@ -82,7 +85,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Shared<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.share.poll_turn(cx));
+        ready!(self.share.poll_turn(&Turns::NONE, cx));
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         match read {
@@ -147,6 +150,8 @@ impl Encoder for FrameCodec {
     type Error = Status;
 
     fn encode(&mut self, frame: Frame, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // At once what a piece and its head take, lest the buffer grows by copying.
+        out.reserve(frame.weight() + HEAD);
         codec::encode(frame, out);
         Ok(())
     }

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use strait_engine::{Budget, Session, Settings, drive};
+use strait_engine::{Budget, Session, Settings, Turns, drive};
 use strait_wire::{Frame, Hello, Side, codec};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -31,7 +31,14 @@ impl Gate for Door {
             return Err(Refused { status, pause: Duration::from_millis(100) });
         }
         let (settings, budget) = (Settings::default(), Budget::new(1 << 20));
-        Ok(Session::new("peer".into(), Side::Listener, settings, budget, Hello::default()))
+        Ok(Session::new(
+            "peer".into(),
+            Side::Listener,
+            settings,
+            budget,
+            Hello::default(),
+            Turns::start(),
+        ))
     }
 
     fn attach(&self, session: Session, incoming: Received, _: SocketAddr) {

@@ -95,6 +95,9 @@ pub fn text(time: SystemTime, record: &Record) -> String {
     );
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { escaped(text) };
     let _ = write!(line, " route={} from={}", or_dash(&record.route), from(record));
+    if let Some(version) = version(record) {
+        let _ = write!(line, " http={version}");
+    }
     match &record.fault {
         None => line.push_str(" end=complete"),
         Some(fault) => {
@@ -114,6 +117,7 @@ struct Line<'a> {
     protocol: &'a str,
     status: Option<u16>,
     grpc_status: Option<u32>,
+    http_version: Option<&'static str>,
     method: &'a str,
     host: &'a str,
     path: &'a str,
@@ -147,6 +151,7 @@ pub fn json(time: SystemTime, record: &Record) -> String {
         protocol: record.protocol.as_str(),
         status: record.status,
         grpc_status: record.grpc_status,
+        http_version: version(record),
         method: record.method.as_str(),
         host: clipped(&record.host),
         path: clipped(&record.path),
@@ -179,6 +184,15 @@ fn from(record: &Record) -> String {
         (Origin::Entry(name), None) => format!("entry:{}", escaped(name)),
         (Origin::Session(peer), _) => format!("session:{}", escaped(peer)),
     }
+}
+
+/// The version of HTTP that the visitor speaks; not known of what came through a tunnel.
+fn version(record: &Record) -> Option<&'static str> {
+    record.caller.version.map(|version| match version {
+        http::Version::HTTP_10 => "1.0",
+        http::Version::HTTP_2 => "2",
+        _ => "1.1",
+    })
 }
 
 /// The trace id of a W3C traceparent; anything else as it is, cut at 128 bytes.
@@ -253,6 +267,7 @@ mod tests {
             caller: Caller {
                 origin: Origin::Entry(Arc::from("web")),
                 address: Some("203.0.113.7:51234".parse().unwrap()),
+                version: Some(http::Version::HTTP_2),
             },
             route: Arc::from("app"),
             method: http::Method::GET,
@@ -279,7 +294,7 @@ mod tests {
         assert_eq!(
             text(moment(), &record()),
             "2026-01-01T00:00:00.042Z http      200       1.2ms ttfb   900us in        0B out    \
-             1.2KiB GET app.example/users route=app from=203.0.113.7:51234 end=complete \
+             1.2KiB GET app.example/users route=app from=203.0.113.7:51234 http=2 end=complete \
              id=0190163d-8694-739b-aea5-966c26f8ad90 trace=4bf92f3577b34da6a3ce929d0e0e4736\n"
         );
     }
@@ -291,7 +306,8 @@ mod tests {
         record.grpc_status = Some(14);
         record.messages_in = 3;
         record.bytes_in = 36;
-        record.caller = Caller { origin: Origin::Session(Arc::from("laptop")), address: None };
+        record.caller.origin = Origin::Session(Arc::from("laptop"));
+        (record.caller.address, record.caller.version) = (None, None);
         record.fault = Some(Fault::because(Reason::BackendReset, "read \"x\": reset\nby peer"));
         let line = text(moment(), &record);
         assert!(line.contains(" grpc      200/14 "), "{line}");
@@ -334,7 +350,7 @@ mod tests {
             read,
             serde_json::json!({
                 "time": "2026-01-01T00:00:00.042Z", "protocol": "http", "status": 200,
-                "grpc_status": null, "method": "GET", "host": "app.example", "path": "/users",
+                "grpc_status": null, "http_version": "2", "method": "GET", "host": "app.example", "path": "/users",
                 "route": "app", "via": "entry", "door": "web", "caller": "203.0.113.7:51234",
                 "bytes_in": 0, "bytes_out": 1229, "messages_in": 0, "messages_out": 0,
                 "first_byte_ms": 0.9, "duration_ms": 1.234, "end": "complete", "side": null,

@@ -120,7 +120,7 @@ fn server_config(port: u16, token: &Token) -> Config {
         insecure_no_auth: false,
     });
     let listen = (Ipv4Addr::LOCALHOST, port).into();
-    let door = EntryConfig { name: "web".to_owned(), listen, tls: None };
+    let door = EntryConfig::new("web", listen);
     node(role, vec![door], Vec::new())
 }
 

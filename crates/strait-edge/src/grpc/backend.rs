@@ -3,8 +3,8 @@
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, TE};
-use http::{HeaderValue, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use strait_engine::{
@@ -18,7 +18,7 @@ use crate::grpc::body::Messages;
 use crate::grpc::message::Cutter;
 use crate::grpc::read::{self, Read};
 use crate::grpc::{status, timeout};
-use crate::http::backend::{Held, send};
+use crate::http::backend::{Held, Unanswered, send};
 use crate::http::body::cause;
 use crate::http::hop::remove;
 use crate::http::outgoing::Outgoing;
@@ -44,7 +44,13 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     };
     let frame = |body, _, upload| Outgoing::messages(Messages::request(body, upload));
     // No time for the head: callers bring their own deadline, and streams may be silent.
-    let sent = send(backend, exchange, build, true, Duration::ZERO, frame).await?;
+    let sent = match send(backend, exchange, build, true, Duration::ZERO, frame).await {
+        Ok(sent) => sent,
+        Err(Unanswered { failure, reset: Some(code) }) if !failure.fault.retry_safe => {
+            return Ok(reset_answer(code));
+        }
+        Err(unanswered) => return Err(unanswered.into()),
+    };
     let (parts, body) = sent.response.into_parts();
     let mut headers = backend.answered(parts.headers)?;
     remove(&mut headers, &CONTENT_LENGTH);
@@ -63,6 +69,21 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     Ok(Answer { head: ResponseHead { status: parts.status, headers }, body })
 }
 
+/// The trailers of a call that the service reset with `code`: the status that a caller
+/// without us would have derived.
+fn reset_trailers(code: h2::Reason) -> HeaderMap {
+    let text = format!("the service reset the stream ({code:?})");
+    status::trailers(status::of_reset(code), &text)
+}
+
+/// The same before the head: a trailers-only answer.
+fn reset_answer(code: h2::Reason) -> Answer {
+    let mut headers = reset_trailers(code);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let head = ResponseHead { status: StatusCode::OK, headers };
+    Answer { head, body: Box::new(EmptyBody) }
+}
+
 /// The messages of a service.
 struct ServiceBody {
     messages: read::Messages<Incoming>,
@@ -78,8 +99,7 @@ impl ServiceBody {
         }
     }
 
-    /// What a reset by the service becomes: between messages its own status, as a caller
-    /// without us would have derived it; else a fault.
+    /// What a reset by the service becomes: a status between messages, else a fault.
     fn broken(&mut self, error: &hyper::Error) -> Result<Part, Fault> {
         let reset = cause::<h2::Error>(error).filter(|error| error.is_reset());
         let Some(held) = self.held.take() else {
@@ -91,8 +111,7 @@ impl ServiceBody {
         match reset.and_then(h2::Error::reason) {
             Some(reason) if self.messages.at_boundary() => {
                 self.over = true;
-                let text = format!("the service reset the stream ({reason:?})");
-                Ok(Part::Trailers(status::trailers(status::of_reset(reason), &text)))
+                Ok(Part::Trailers(reset_trailers(reason)))
             }
             _ => Err(held.fault(error)),
         }

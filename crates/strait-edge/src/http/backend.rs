@@ -55,6 +55,31 @@ pub(crate) struct Sent {
     pub(crate) held: Held,
 }
 
+/// Why a request that was sent got no head of an answer.
+pub(crate) struct Unanswered {
+    pub(crate) failure: Failure,
+    /// The code with which the backend reset it, if that was it.
+    pub(crate) reset: Option<h2::Reason>,
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Unanswered {
+        Unanswered { failure, reset: None }
+    }
+}
+
+impl From<Fault> for Unanswered {
+    fn from(fault: Fault) -> Unanswered {
+        Failure::from(fault).into()
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Failure {
+        unanswered.failure
+    }
+}
+
 /// Sends `exchange` on a connection of the backend, with the head and length that `build`
 /// and the body that `frame` makes.
 pub(crate) async fn send(
@@ -64,7 +89,7 @@ pub(crate) async fn send(
     http2: bool,
     head_within: Duration,
     frame: impl Fn(BoxBody, Option<u64>, Option<Arc<Upload>>) -> Outgoing,
-) -> Result<Sent, Failure> {
+) -> Result<Sent, Unanswered> {
     let Exchange { head, context, mut body } = exchange;
     let mut fresh = false;
     loop {
@@ -82,19 +107,21 @@ pub(crate) async fn send(
             Ok(lease) => lease,
             Err(fault) => {
                 let untouched = Some(Box::new(Exchange { head, context, body }));
-                return Err(Failure { fault, untouched });
+                return Err(Failure { fault, untouched }.into());
             }
         };
         let upload = (!empty).then(Arc::<Upload>::default);
         let abort = upload.clone().map(AbortUpload);
-        let outgoing = frame(body, length, upload.clone());
+        let piped = upload.clone().filter(|_| http2);
+        let outgoing = frame(body, length, upload.clone()).piped(piped);
         let sending = lease.send(request.map(|()| outgoing));
         let mut error = match within(sending, upload.as_deref(), head_within).await? {
             Ok(response) => return Ok(Sent { response, held: Held { lease, abort } }),
             Err(error) => error,
         };
-        let reset = cause::<h2::Error>(error.error()).is_some_and(|error| error.is_reset());
-        if !reset {
+        let reset = cause::<h2::Error>(error.error()).filter(|error| error.is_reset());
+        let reset = reset.and_then(h2::Error::reason);
+        if reset.is_none() {
             lease.forsake();
         }
         // A connection that was used before may have been closed unseen. What was not
@@ -105,12 +132,15 @@ pub(crate) async fn send(
             if !again {
                 let fault = fault_of(error.error(), None).retry_safe();
                 let untouched = Some(Box::new(Exchange { head, context, body }));
-                return Err(Failure { fault, untouched });
+                return Err(Failure { fault, untouched }.into());
             }
-        } else if again && empty && !reset && head.method.is_safe() {
+        } else if again && empty && reset.is_none() && head.method.is_safe() {
             body = Box::new(EmptyBody);
         } else {
-            return Err(fault_of(error.error(), upload.as_deref()).into());
+            let upload = upload.as_deref();
+            let failure = fault_of(error.error(), upload).into();
+            let ours = upload.is_some_and(|upload| upload.fault().is_some());
+            return Err(Unanswered { failure, reset: reset.filter(|_| !ours) });
         }
         fresh = true;
     }
@@ -190,6 +220,9 @@ impl Held {
     /// an upload whose answer is complete is not wanted.
     pub(crate) fn end(self) {
         if self.upload().is_none_or(Upload::ended) {
+            if let Some(upload) = self.upload() {
+                upload.let_go();
+            }
             self.lease.done();
         }
     }

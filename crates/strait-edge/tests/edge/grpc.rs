@@ -12,7 +12,8 @@ use strait_edge::Settings;
 use strait_engine::{Answer, Carried, Exchange, Part, Protocol, Upstream, next_part};
 
 use crate::world::{
-    Body, Door, Service, Visitor, backend, channel, door, door_to, full, http_service, soon, until,
+    Body, Door, Service, Visitor, backend, channel, door, door_to, full, http_service, raw_service,
+    soon, until,
 };
 
 pub fn message(bytes: &[u8]) -> Bytes {
@@ -216,6 +217,35 @@ async fn faults_are_statuses_and_never_resets() {
     }
     let request = call(&visitor, "/t/NotGrpc", ok());
     assert_eq!(outcome(&mut visitor, request).await, (404, None, 0));
+}
+
+#[tokio::test]
+async fn a_reset_before_the_head_is_the_status_of_its_code() {
+    let service = raw_service(|tcp, _| async move {
+        let mut served = h2::server::handshake(tcp).await.unwrap();
+        while let Some(Ok((request, mut answer))) = served.accept().await {
+            let code: u32 = request.uri().path()[3..].parse().unwrap();
+            answer.send_reset(h2::Reason::from(code));
+        }
+    })
+    .await;
+    let door = door("http", &service, Settings::default()).await;
+    let mut visitor = Visitor::new(door.address, true).await;
+    // NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM,
+    // INADEQUATE_SECURITY, and one that nobody knows (PROTOCOL-HTTP2.md, Errors).
+    for (code, status) in
+        [(0, "13"), (1, "13"), (2, "13"), (7, "14"), (8, "1"), (11, "8"), (12, "7"), (99, "13")]
+    {
+        let request = call(&visitor, &format!("/t/{code}"), full(message(b"x")));
+        let answer = visitor.send(request).await;
+        assert_eq!(
+            (answer.status(), &answer.headers()["grpc-status"]),
+            (200.try_into().unwrap(), &status.parse().unwrap()),
+            "{code}"
+        );
+        assert!(http_body::Body::is_end_stream(answer.body()));
+    }
+    assert_eq!(service.connections.load(SeqCst), 1, "a reset costs its stream only");
 }
 
 #[tokio::test]

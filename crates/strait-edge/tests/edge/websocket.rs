@@ -277,6 +277,41 @@ async fn broken_frames_close_that_socket_with_the_right_code() {
 }
 
 #[tokio::test]
+async fn a_close_without_a_code_passes_as_it_is() {
+    let service = echo("").await;
+    let door = door("http", &service, Settings::default()).await;
+    let (mut tcp, _) = open(&door, "").await;
+    send(&mut tcp, &frame(0x88, "")).await;
+    assert_eq!(receive(&mut tcp).await, Some(frame(0x88, "")));
+    assert_eq!(receive(&mut tcp).await, None);
+}
+
+#[tokio::test]
+async fn broken_frames_of_a_backend_are_a_bad_gateway() {
+    let service = raw_service(|mut tcp, number| async move {
+        accept(&mut tcp, "").await;
+        let broken = [
+            frame(0x81, "masked").bytes(Some([1, 2, 3, 4])),
+            frame(0x83, "").bytes(None),
+            frame(0xC1, "x").bytes(None),
+            frame(0x8A, [0; 126]).bytes(None),
+            frame(0x88, u16::to_be_bytes(1006)).bytes(None),
+            frame(0x88, u16::to_be_bytes(2999)).bytes(None),
+        ];
+        tcp.write_all(&broken[number]).await.unwrap();
+        while read_frame(&mut tcp).await.is_some() {}
+    })
+    .await;
+    let door = door("http", &service, Settings::default()).await;
+    for number in 0..6 {
+        let (mut tcp, _) = open(&door, "").await;
+        assert_eq!(receive(&mut tcp).await, Some(frame(0x88, u16::to_be_bytes(1014))), "{number}");
+        assert_eq!(receive(&mut tcp).await, None);
+    }
+    until("the backends are let go", || service.open.load(SeqCst) == 0).await;
+}
+
+#[tokio::test]
 async fn handshakes_that_are_none_are_refused_at_the_entry() {
     let service = echo("").await;
     let door = door("http", &service, Settings::default()).await;

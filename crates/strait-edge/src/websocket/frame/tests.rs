@@ -142,10 +142,21 @@ fn broken_frames_are_faults() {
     assert_eq!(fault(&[0x82, 127, 0, 0, 0, 0, 0, 0, 0, 5, 0]), bad, "length not minimal");
     assert_eq!(fault(&[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0, 0]), bad, "length of 64 bits");
     assert_eq!(fault(&[0x88, 1, 3]), bad, "half a close code");
-    assert_eq!(fault(&[0x88, 2, 0x03, 0xED]), bad, "close code 1005");
     assert_eq!(fault(&[0x88, 0, 0x81, 0]), bad, "frame after close");
     assert_eq!(fault(&[0x88, 2, 0x03, 0xE8]), None);
     assert_eq!(fault(&[0x01, 1, b'a', 0x89, 0, 0x80, 1, b'b']), None);
+}
+
+#[test]
+fn only_codes_that_mean_something_are_on_the_wire() {
+    for code in 0..=u16::MAX {
+        let good = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+        let [high, low] = code.to_be_bytes();
+        assert_eq!(fault(&[0x88, 2, high, low]), (!good).then_some(Reason::BadRequest), "{code}");
+        assert_eq!(write(vec![whole(0x88, &[high, low, b'w'])], false).is_ok(), good, "{code}");
+    }
+    assert_eq!(fault(&[0x88, 0]), None, "none is needed");
+    assert!(write(vec![whole(0x88, b"")], false).is_ok());
 }
 
 #[test]

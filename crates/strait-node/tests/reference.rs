@@ -106,6 +106,12 @@ fn limits_without_a_key_are_those_of_the_code() {
         ("one message on a tunnel", format!("{} MiB", strait_wire::codec::MAX_MESSAGE >> 20)),
         ("fields in a head on a tunnel", strait_wire::codec::MAX_FIELDS.to_string()),
         ("a token", format!("{} KiB", strait_node::secrets::LONGEST_TOKEN >> 10)),
+        ("the answer to a wrong token waits", {
+            use strait_node::secrets::{FIRST_REFUSAL, LONGEST_REFUSAL};
+            format!(
+                "{FIRST_REFUSAL:?}; from the fourth one of an address on twice as long each, up to {LONGEST_REFUSAL:?}"
+            )
+        }),
     ] {
         let row = format!("| {what} | {value} |");
         assert!(page.contains(&row), "docs/reference/limits.md has no row\n{row}");

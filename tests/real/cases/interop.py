@@ -52,15 +52,20 @@ class _Ends:
         self.stop, self.tail = process.stop, process.tail
 
 
-def pairs(function):
+def pairs(name: str):
     """Declares the case of each client with each server."""
-    for client in CLIENTS:
-        for server in SERVERS:
-            case(f"interop: {client} calls {server}", seconds=60, client=client, server=server)(function)
-    return function
+
+    def declare(function):
+        for client in CLIENTS:
+            for server in SERVERS:
+                words = {"client": client, "server": server}
+                case(name.format(**words), seconds=60, **words)(function)
+        return function
+
+    return declare
 
 
-@pairs
+@pairs("interop: {client} calls {server}")
 async def interoperate(t, client, server):
     address = await served(t, server, f"{client}-{server}")
     ran = (await run(*CLIENTS[client], address, seconds=50)).ok()

@@ -230,13 +230,31 @@ async def gone(t):
         await serve_one(of, await of.greeted(connection=2), "/hostile/back")
 
 
-@case("peer: one that is deaf, stopped or does not read is noticed by its pings", ("once",), seconds=60)
+@case("peer: one that is deaf, stopped, mute or does not read is noticed", ("once",), seconds=60)
 async def silent(t):
     took = await asyncio.gather(
         *(_deaf(role, reads) for role in ("server", "client") for reads in (True, False)),
         *(_stopped(t, mode) for mode in ENTRIES),
+        *(_mute(said) for said in (b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))),
     )
     t.note(", ".join(f"{seconds:.0f} s" for seconds in took))
+
+
+async def _mute(said: bytes) -> float:
+    """A connection to a server's tunnel port that never becomes a tunnel."""
+    of = await Stage(f"peer-mute-{len(said)}", "server").start()
+    try:
+        began = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", of.node.tunnel)
+        writer.write(said)
+        with contextlib.suppress(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), SILENCE)
+        writer.close()
+        # A tunnel that is as old lives.
+        await of.healthy()
+        return time.monotonic() - began
+    finally:
+        await of.stop()
 
 
 async def _deaf(role: str, reads: bool) -> float:

@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tonic::{Status, Streaming};
 
 use super::{FRAME, FrameCodec, OutgoingAnswer, PATH, Received, SEND_BUFFER, Shared, WINDOW, tune};
 
-/// Handshakes and first bytes must come within this time.
+/// A connection must have become a tunnel within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Whoever decides about callers and gets their sessions.
@@ -95,11 +96,13 @@ async fn serve(
     address: SocketAddr,
     gate: Arc<dyn Gate>,
 ) {
+    let admitted = Arc::new(AtomicBool::new(false));
+    let is_admitted = Arc::clone(&admitted);
     let service = hyper::service::service_fn(move |request| {
-        let gate = Arc::clone(&gate);
-        async move { Ok::<_, Infallible>(call(request, gate, address).await) }
+        let (gate, admitted) = (Arc::clone(&gate), Arc::clone(&admitted));
+        async move { Ok::<_, Infallible>(call(request, gate, address, admitted).await) }
     });
-    let outcome = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW)
@@ -108,8 +111,14 @@ async fn serve(
         .max_header_list_size(32 * 1024)
         // One call is a tunnel; the rest is for health checks and mistakes.
         .max_concurrent_streams(16)
-        .serve_connection(TokioIo::new(Shared::new(io)), service)
-        .await;
+        .serve_connection(TokioIo::new(Shared::new(io)), service);
+    let mut connection = pin!(connection);
+    let outcome = match timeout(HANDSHAKE, connection.as_mut()).await {
+        Ok(outcome) => outcome,
+        // From its first call on, a tunnel's pings tell whether anybody is there.
+        Err(_) if is_admitted.load(Ordering::Relaxed) => connection.await,
+        Err(_) => return tracing::debug!(%address, "a connection without a tunnel was closed"),
+    };
     if let Err(error) = outcome {
         tracing::debug!(%address, %error, "a tunnel connection ended");
     }
@@ -119,6 +128,7 @@ async fn call(
     request: Request<HttpBody>,
     gate: Arc<dyn Gate>,
     address: SocketAddr,
+    admitted: Arc<AtomicBool>,
 ) -> Response<Body> {
     if request.uri().path() != PATH {
         let mut response = Response::new(Body::empty());
@@ -132,7 +142,7 @@ async fn call(
         return response;
     }
     let credential = request.headers().get(header::AUTHORIZATION).cloned();
-    let accept = Accept { gate, credential, address };
+    let accept = Accept { gate, credential, address, admitted };
     tonic::server::Grpc::new(FrameCodec)
         .max_decoding_message_size(MAX_MESSAGE)
         .streaming(accept, request)
@@ -144,6 +154,8 @@ struct Accept {
     gate: Arc<dyn Gate>,
     credential: Option<HeaderValue>,
     address: SocketAddr,
+    /// Noted for the connection.
+    admitted: Arc<AtomicBool>,
 }
 
 type Accepted =
@@ -160,6 +172,7 @@ impl Service<tonic::Request<Streaming<strait_wire::Frame>>> for Accept {
 
     fn call(&mut self, request: tonic::Request<Streaming<strait_wire::Frame>>) -> Accepted {
         let (gate, address) = (Arc::clone(&self.gate), self.address);
+        let admitted = Arc::clone(&self.admitted);
         let credential = self.credential.take();
         Box::pin(async move {
             let session = match gate.admit(credential.as_ref(), address) {
@@ -169,6 +182,7 @@ impl Service<tonic::Request<Streaming<strait_wire::Frame>>> for Accept {
                     return Err(status);
                 }
             };
+            admitted.store(true, Ordering::Relaxed);
             gate.attach(session.clone(), Received(request.into_inner()), address);
             Ok(tonic::Response::new(OutgoingAnswer::new(session)))
         })

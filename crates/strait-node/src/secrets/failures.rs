@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 /// Even the first wrong credential is answered late, yet within a second: that may be a person
 /// who mistyped it.
-const FIRST: Duration = Duration::from_millis(300);
+pub const FIRST_REFUSAL: Duration = Duration::from_millis(300);
 
 /// Wrong credentials that are answered so soon.
 const PATIENCE: u32 = 3;
 
 /// The longest that an answer is held back. Strait's own client waits twice as long.
-const LONGEST: Duration = Duration::from_secs(5);
+pub const LONGEST_REFUSAL: Duration = Duration::from_secs(5);
 
 /// An address from which none came for so long begins anew.
 const MEMORY: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ impl Failures {
         failed.times = failed.times.saturating_add(1);
         failed.last = now;
         let doublings = failed.times.saturating_sub(PATIENCE).min(16);
-        FIRST.saturating_mul(1 << doublings).min(LONGEST)
+        FIRST_REFUSAL.saturating_mul(1 << doublings).min(LONGEST_REFUSAL)
     }
 }
 
@@ -82,9 +82,9 @@ mod tests {
         let pauses: Vec<u128> =
             (0..9).map(|_| failures.pause(from("10.0.0.1"), start).as_millis()).collect();
         assert_eq!(pauses, [300, 300, 300, 600, 1200, 2400, 4800, 5000, 5000]);
-        assert_eq!(failures.pause(from("10.0.0.2"), start), FIRST, "another address");
+        assert_eq!(failures.pause(from("10.0.0.2"), start), FIRST_REFUSAL, "another address");
         let later = start + MEMORY;
-        assert_eq!(failures.pause(from("10.0.0.1"), later), FIRST);
+        assert_eq!(failures.pause(from("10.0.0.1"), later), FIRST_REFUSAL);
     }
 
     #[test]
@@ -94,9 +94,9 @@ mod tests {
             failures.pause(from(&format!("2001:db8::{n}")), now);
             failures.pause(from("::ffff:10.0.0.1"), now);
         }
-        assert!(failures.pause(from("2001:db8::ff"), now) > FIRST);
-        assert!(failures.pause(from("10.0.0.1"), now) > FIRST);
-        assert_eq!(failures.pause(from("2001:db8:0:1::1"), now), FIRST);
+        assert!(failures.pause(from("2001:db8::ff"), now) > FIRST_REFUSAL);
+        assert!(failures.pause(from("10.0.0.1"), now) > FIRST_REFUSAL);
+        assert_eq!(failures.pause(from("2001:db8:0:1::1"), now), FIRST_REFUSAL);
     }
 
     #[test]

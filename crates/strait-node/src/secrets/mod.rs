@@ -7,6 +7,7 @@ mod token;
 
 pub use certificate::DevelopmentCertificate;
 pub(crate) use failures::Failures;
+pub use failures::{FIRST_REFUSAL, LONGEST_REFUSAL};
 pub use state::{ServerSecrets, State, TokenState};
 pub use strait_edge::tls::Pin;
 pub use token::{LONGEST_TOKEN, Token, TokenDigest, authorise};

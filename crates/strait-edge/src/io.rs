@@ -133,6 +133,18 @@ impl Conn {
         conn
     }
 
+    /// The host that a visitor asked for in its TLS handshake (RFC 6066 3).
+    pub(crate) fn server_name(&self) -> Option<String> {
+        match &self.stream {
+            Stream::Tls(tls) => match &**tls {
+                tokio_rustls::TlsStream::Server(tls) => tls.get_ref().1.server_name(),
+                tokio_rustls::TlsStream::Client(_) => None,
+            },
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Http2(_) => None,
+        }
+        .map(str::to_owned)
+    }
+
     /// The TCP socket underneath, if there is one.
     fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {

@@ -146,6 +146,7 @@ async fn connection(
             Instant::now(),
         ));
     }
+    let server_name = conn.server_name();
     let conn = TokioIo::new(conn);
     let secure = entry.tls.is_some();
     let settings = entry.settings.clone();
@@ -155,6 +156,7 @@ async fn connection(
         peer,
         forwarded: Peer::new(peer.ip()),
         secure,
+        server_name,
         activity: activity.clone(),
         tasks,
         drain,

@@ -28,9 +28,18 @@ pub(crate) struct Door {
     pub(crate) peer: SocketAddr,
     pub(crate) forwarded: forwarded::Peer,
     pub(crate) secure: bool,
+    /// The host that the connection was made for, as its TLS handshake said.
+    pub(crate) server_name: Option<String>,
     pub(crate) activity: Arc<Activity>,
     pub(crate) tasks: Tasks,
     pub(crate) drain: CancellationToken,
+}
+
+impl Door {
+    /// Whether the connection was made for another host than this one.
+    fn is_for_another(&self, host: &str) -> bool {
+        self.server_name.as_deref().is_some_and(|name| !name.eq_ignore_ascii_case(host))
+    }
 }
 
 /// What is known about a visitor's request beside its exchange.
@@ -178,6 +187,7 @@ pub(crate) async fn visit(
     let web = web(&visit.door.entry, protocol, &mut head);
     let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
     let mut context = visit.context(protocol);
+    context.misdirected = visit.door.is_for_another(head.host());
     context.trace = forwarded::trace(&mut head.headers);
     context.hops = forwarded::hops(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);

@@ -116,6 +116,7 @@ fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Openin
         hops: opening.hops,
         urgency: opening.urgency,
         service: opening.service,
+        misdirected: false,
         caller: Caller {
             origin: Origin::Session(Arc::clone(session.name())),
             address: None,

@@ -82,7 +82,11 @@ impl Dispatch {
         if self.flights.count() >= self.max_exchanges {
             return Err(Fault::because(Reason::Overloaded, "max_exchanges is reached").retry_safe());
         }
-        self.directory.find(exchange).ok_or_else(|| Fault::new(Reason::NoRoute).retry_safe())
+        self.directory.find(exchange).ok_or_else(|| {
+            let misdirected = exchange.context.misdirected;
+            let reason = if misdirected { Reason::Misdirected } else { Reason::NoRoute };
+            Fault::new(reason).retry_safe()
+        })
     }
 }
 

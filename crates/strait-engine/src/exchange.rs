@@ -44,6 +44,9 @@ pub struct Context {
     pub urgency: u8,
     /// The service that the caller's node chose; empty: this node's routes decide.
     pub service: String,
+    /// It came over a connection that was made for another host: without a route it should be
+    /// tried over one of its own (RFC 9110 15.5.20).
+    pub misdirected: bool,
     /// Where the request came from.
     pub caller: Caller,
 }
@@ -79,6 +82,7 @@ impl Context {
             hops: 0,
             urgency: 3,
             service: String::new(),
+            misdirected: false,
             caller: Caller { origin, address, version: None },
         }
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use strait_edge::tls::{self, Pin, Trust};
 use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, serve};
+use strait_engine::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{Door, Service, Visitor, door_to, full, http_service, task};
+use crate::world::{Door, Service, Visitor, dispatch, door_to, full, http_service, soon, task};
 
 /// A TLS entry in front of the service, and its certificate.
 async fn secure_door(service: &Service) -> (Door, String) {
@@ -16,17 +17,19 @@ async fn secure_door(service: &Service) -> (Door, String) {
 }
 
 async fn secure_door_by(to: &str) -> (Door, String) {
+    secure_door_to(Arc::new(crate::world::backend(to, Settings::default()))).await
+}
+
+async fn secure_door_to(upstream: Arc<dyn Upstream>) -> (Door, String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let tls = tls::server(certificate.as_bytes(), key.as_bytes(), tls::BOTH).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let settings = Settings::default();
-    let upstream = Arc::new(crate::world::backend(to, settings.clone()));
     let entry = Entry {
         name: "tls".into(),
         upstream,
-        settings: Arc::new(settings),
+        settings: Arc::default(),
         tls: Some(tls),
         cors: Cors::default(),
     };
@@ -91,4 +94,38 @@ async fn grpc_and_websocket_pass_over_tls_on_every_leg() {
     let service = crate::websocket::echo("").await;
     let (_secure, door) = chain(&format!("ws://{}", service.address)).await;
     crate::websocket::echoes(&door).await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_served_on_another_ones_connection_is_misdirected() {
+    let service = http_service(false, |_| async { http::Response::new(full("fine")) }).await;
+    let hosts = vec!["localhost".to_owned(), "also.example".to_owned()];
+    let (door, certificate) =
+        secure_door_to(dispatch(Vec::new(), hosts, "http", &service, Settings::default())).await;
+    let roots = Trust { extra_roots: Some(certificate.into_bytes()), ..Trust::default() };
+    let connector = tokio_rustls::TlsConnector::from(tls::client(&roots, tls::HTTP2).unwrap());
+    let tcp = tokio::net::TcpStream::connect(door.address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let stream = soon(connector.connect(name, tcp)).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let _connection = task(async move { drop(connection.await) });
+    for (host, status) in [
+        ("localhost", 200),
+        ("localhost:443", 200),
+        // Browsers share connections between the names of one certificate.
+        ("also.example", 200),
+        ("other.example", 421),
+    ] {
+        let request = http::Request::get(format!("https://{host}/")).body(()).unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        assert_eq!(soon(answer).await.unwrap().status(), status, "{host}");
+    }
+    // On a connection of its own it is no route like any other.
+    let door = crate::world::door_to(
+        dispatch(Vec::new(), vec!["a".to_owned()], "http", &service, Settings::default()),
+        Settings::default(),
+    )
+    .await;
+    let mut visitor = Visitor::new(door.address, true).await;
+    assert_eq!(visitor.send(visitor.request("GET", "/", full(""))).await.status(), 404);
 }

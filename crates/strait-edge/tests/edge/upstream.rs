@@ -242,11 +242,15 @@ async fn every_fault_before_the_head_has_its_face() {
 async fn what_an_entry_answers_itself_is_recorded_once() {
     struct Notes(Mutex<Vec<(u16, Reason, String)>>);
     impl Upstream for Notes {
-        fn carry(&self, _: Exchange) -> Carried<'_> {
+        fn carry(&self, exchange: Exchange) -> Carried<'_> {
+            let caller = &exchange.context.caller;
+            assert!(caller.address.is_some() && caller.version.is_some(), "{caller:?}");
             Box::pin(async { Err(Fault::new(Reason::NoRoute).into()) })
         }
         fn refused(&self, exchange: &Exchange, status: StatusCode, fault: &Fault) {
             let what = format!("{} {}", exchange.head.method, exchange.head.path_only());
+            let caller = &exchange.context.caller;
+            assert!(caller.address.is_some() && caller.version.is_some(), "{caller:?}");
             self.0.lock().unwrap().push((status.as_u16(), fault.reason, what));
         }
     }

@@ -185,22 +185,29 @@ pub async fn door_for(
     service: &Service,
     settings: Settings,
 ) -> Door {
+    door_to(dispatch(protocols, Vec::new(), scheme, service, settings.clone()), settings).await
+}
+
+/// A dispatch to a service of these protocols and hosts, or of all.
+pub fn dispatch(
+    protocols: Vec<Protocol>,
+    hosts: Vec<String>,
+    scheme: &str,
+    service: &Service,
+    settings: Settings,
+) -> Arc<Dispatch> {
     struct NoRecords;
     impl Recorder for NoRecords {
         fn started(&self, _: Protocol) {}
         fn finished(&self, _: &Record) {}
     }
     let address = format!("{scheme}://{}", service.address);
-    let only = strait_wire::Service {
-        name: "only".into(),
-        protocols,
-        hosts: Vec::new(),
-        path_prefix: String::new(),
-    };
-    let upstream = Arc::new(backend(&address, settings.clone()));
+    let only =
+        strait_wire::Service { name: "only".into(), protocols, hosts, path_prefix: String::new() };
+    let upstream = Arc::new(backend(&address, settings));
     let local = Local { service: only, upstream, at_entries: true };
     let directory = Arc::new(Directory::new(vec![local], Duration::ZERO));
-    door_to(Arc::new(Dispatch::new(directory, Arc::new(NoRecords), 10_000)), settings).await
+    Arc::new(Dispatch::new(directory, Arc::new(NoRecords), 10_000))
 }
 
 /// A visitor by HTTP/1.1 or HTTP/2, and the task of its connection.

@@ -70,6 +70,8 @@ class Http2:
     streams: dict[int, Stream] = field(default_factory=dict)
     goaway: int | None = None
     closed: bool = False
+    # Whether the other side has said how large its windows are.
+    greeted: bool = False
     # Acknowledge what wants to be acknowledged.
     polite: bool = True
 
@@ -110,6 +112,7 @@ class Http2:
         elif kind == GOAWAY:
             self.goaway = int.from_bytes(payload[4:8], "big")
         elif kind in (SETTINGS, PING) and not flags & ACK and self.polite:
+            self.greeted |= kind == SETTINGS
             self.writer.write(frame(kind, ACK, 0, payload if kind == PING else b""))
         if kind in (HEADERS, DATA) and flags & END_STREAM:
             stream.ended = True

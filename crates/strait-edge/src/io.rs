@@ -171,7 +171,6 @@ impl Conn {
         // On HTTP/2 the library always reads.
         let counted = self.allowance.is_some();
         if reads || counted || !self.activity.as_ref().is_some_and(|a| a.is_busy()) {
-            self.look = None;
             return Ok(());
         }
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use strait_engine::{Fault, Reason};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::dial::{BackendAddress, connect};
 use crate::http::outgoing::Outgoing;
+use crate::http::pipe::Pipes;
 use crate::io::Conn;
 use crate::settings::{Settings, or_never};
 
@@ -104,7 +105,7 @@ impl Told {
 }
 
 /// The task of an HTTP/2 connection.
-type Served = http2::Connection<TokioIo<Conn>, Outgoing, TokioExecutor>;
+type Served = http2::Connection<TokioIo<Conn>, Outgoing, Pipes>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -190,7 +191,7 @@ impl Pool {
         let conn = connect(&self.address, self.tls.http2.as_ref(), &self.settings).await?;
         // No keep-alive pings: gRPC servers end connections that ping more often than every
         // five minutes. TCP's own probes find a backend that vanished.
-        let (sender, served) = http2::Builder::new(TokioExecutor::new())
+        let (sender, served) = http2::Builder::new(Pipes)
             .timer(TokioTimer::new())
             .initial_max_send_streams(Told::UNTOLD)
             .initial_stream_window_size(STREAM_WINDOW)

@@ -112,7 +112,8 @@ pub(crate) async fn send(
         };
         let upload = (!empty).then(Arc::<Upload>::default);
         let abort = upload.clone().map(AbortUpload);
-        let outgoing = frame(body, length, upload.clone());
+        let piped = upload.clone().filter(|_| http2);
+        let outgoing = frame(body, length, upload.clone()).piped(piped);
         let sending = lease.send(request.map(|()| outgoing));
         let mut error = match within(sending, upload.as_deref(), head_within).await? {
             Ok(response) => return Ok(Sent { response, held: Held { lease, abort } }),
@@ -219,6 +220,9 @@ impl Held {
     /// an upload whose answer is complete is not wanted.
     pub(crate) fn end(self) {
         if self.upload().is_none_or(Upload::ended) {
+            if let Some(upload) = self.upload() {
+                upload.let_go();
+            }
             self.lease.done();
         }
     }

@@ -14,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use strait_engine::{BoxBody, Data, EmptyBody, Fault, Part, Reason};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::http::hop::strip_trailers;
 
@@ -156,6 +157,8 @@ struct UploadState {
     pieces: u64,
     fault: Option<Fault>,
     waker: Option<Waker>,
+    /// Ends the task that sends the body, when it is one that waits for the backend's room.
+    pipe: Option<CancellationToken>,
 }
 
 impl Upload {
@@ -202,12 +205,31 @@ impl Upload {
         self.lock().fault = Some(fault.clone());
     }
 
+    /// The body is sent by a task that `end` ends.
+    pub(crate) fn sent_by(&self, end: CancellationToken) {
+        let mut state = self.lock();
+        // Else whoever aborted it could not end the task yet.
+        if !state.aborted {
+            state.pipe = Some(end);
+        } else {
+            end.cancel();
+        }
+    }
+
+    /// The answer is over and so is the body: what the library still holds of it may go.
+    pub(crate) fn let_go(&self) {
+        self.lock().pipe = None;
+    }
+
     /// Stops sending: the answer is over, or nobody wants it.
     pub(crate) fn abort(&self) {
         let mut state = self.lock();
         state.aborted = true;
-        if let Some(waker) = state.waker.take() {
-            drop(state);
+        let (waker, pipe) = (state.waker.take(), state.pipe.take());
+        drop(state);
+        if let Some(pipe) = pipe {
+            pipe.cancel();
+        } else if let Some(waker) = waker {
             waker.wake();
         }
     }

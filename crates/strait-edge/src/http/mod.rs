@@ -5,3 +5,4 @@ pub(crate) mod body;
 pub(crate) mod entry;
 pub(crate) mod hop;
 pub(crate) mod outgoing;
+pub(crate) mod pipe;

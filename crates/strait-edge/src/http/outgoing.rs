@@ -1,6 +1,7 @@
 //! The one body type that goes into the HTTP library, for requests and answers alike.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,7 +11,8 @@ use strait_engine::BoxBody;
 use crate::activity::{Active, Held};
 use crate::grpc::body::Messages;
 use crate::grpc::web;
-use crate::http::body::{Cut, Plain};
+use crate::http::body::{Cut, Plain, Upload};
+use crate::http::pipe;
 
 /// What is sent after a head.
 pub(crate) struct Outgoing {
@@ -20,6 +22,10 @@ pub(crate) struct Outgoing {
     held: Held,
     /// A cut of this answer shows only as a reset of the connection (HTTP/1.0).
     reset_on_cut: bool,
+    /// Of a request by HTTP/2 that is not yet in the hands of the task that sends it.
+    unpiped: Option<Arc<Upload>>,
+    /// Its first piece, which waits for that task.
+    first: Option<Frame<Bytes>>,
 }
 
 enum Kind {
@@ -29,9 +35,27 @@ enum Kind {
     Web(Box<web::Encoded>),
 }
 
+impl Kind {
+    fn is_end(&self) -> bool {
+        match self {
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Plain(plain) => plain.is_end(),
+            Kind::Messages(messages) => messages.is_end(),
+            Kind::Web(encoded) => encoded.is_end(),
+        }
+    }
+}
+
 impl Outgoing {
     fn of(kind: Kind) -> Outgoing {
-        Outgoing { kind, active: None, held: Held::default(), reset_on_cut: false }
+        Outgoing {
+            kind,
+            active: None,
+            held: Held::default(),
+            reset_on_cut: false,
+            unpiped: None,
+            first: None,
+        }
     }
 
     /// All of it, known at once.
@@ -53,6 +77,12 @@ impl Outgoing {
     /// gRPC messages as gRPC-Web.
     pub(crate) fn web(encoded: web::Encoded) -> Outgoing {
         Outgoing::of(Kind::Web(Box::new(encoded)))
+    }
+
+    /// Has the task that sends this by HTTP/2 end when `upload` is aborted.
+    pub(crate) fn piped(mut self, upload: Option<Arc<Upload>>) -> Outgoing {
+        self.unpiped = upload;
+        self
     }
 
     /// Marks the connection as busy until this body ends.
@@ -96,6 +126,15 @@ impl Body for Outgoing {
         if let Some(active) = &this.active {
             this.held.set(false, active);
         }
+        if let Some(upload) = &this.unpiped
+            && let Some(end) = pipe::end()
+        {
+            upload.sent_by(end);
+            this.unpiped = None;
+        }
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         let frame = match &mut this.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Plain(plain) => plain.poll_frame(cx),
@@ -113,16 +152,19 @@ impl Body for Outgoing {
                 active.connection().reset_on_close();
             }
         }
-        frame
+        // The library tries to do without a task. A body that may be stopped needs one.
+        match frame {
+            Poll::Ready(Some(Ok(frame))) if this.unpiped.is_some() && !this.kind.is_end() => {
+                this.first = Some(frame);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Full(bytes) => bytes.is_none(),
-            Kind::Plain(plain) => plain.is_end(),
-            Kind::Messages(messages) => messages.is_end(),
-            Kind::Web(encoded) => encoded.is_end(),
-        }
+        self.first.is_none() && self.kind.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {

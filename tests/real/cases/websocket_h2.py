@@ -1,6 +1,7 @@
 """WebSocket by HTTP/2 (RFC 8441): visitors of `h2` and `wsproto`, a backend of Hypercorn."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -10,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from case import ENTRIES, case
-from h2socket import CONNECT, Line
+from h2socket import CONNECT, Line, Socket
 from process import backend, until
 from strait import Service
 
@@ -117,3 +118,31 @@ async def backends(t):
         return await versions() == wanted
 
     await until(f"the access log tells {wanted}", logged, 5)
+
+
+@case("websocket h2: 1,000 idle sockets on 5 connections cost little memory each", ENTRIES, seconds=60)
+async def idle(t):
+    _, port = await t.fast(f"backend-idle-h2-{t.mode}")
+    world = await t.alone(f"idle-h2-{t.mode}", services=[Service("http", port)])
+
+    def memory() -> dict[str, int]:
+        return {side: node.rss() for side, node in world.pair.node.items()}
+
+    async def opened(count: int) -> list[Socket]:
+        line = await lines.enter_async_context(Line.to(world.fast))
+        return [(await line.connect("/socket"))[1] for _ in range(count)]
+
+    async with contextlib.AsyncExitStack() as lines:
+        # What a node needs once is not of the sockets.
+        await opened(200)
+        before = memory()
+        sockets = [socket for _ in range(5) for socket in await opened(200)]
+        each = {side: (rss - before[side]) / len(sockets) / 1024 for side, rss in memory().items()}
+        t.note(f"{each['server']:.1f} + {each['client']:.1f} KiB for an idle socket")
+        for side, kibibytes in each.items():
+            assert kibibytes <= 16, f"an idle socket costs the {side} {kibibytes:.1f} KiB"
+        for number, ws in enumerate(sockets):
+            await ws.send(TextMessage(str(number)))
+        for number, ws in enumerate(sockets):
+            assert await asyncio.wait_for(ws.message(), 10) == str(number)
+    await world.pair.clean(10)

@@ -9,6 +9,8 @@ const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0F;
 const CLOSE: u8 = 8;
 const MASKED: u8 = 0x80;
+/// Bytes of a control frame's payload, at most (RFC 6455 5.5).
+const CONTROL: usize = 125;
 
 /// What may follow what in one direction of a socket.
 pub(crate) struct Rules {
@@ -45,7 +47,9 @@ impl Rules {
         }
         match opcode {
             8..=10 if !fin => return wrong("a fragmented control frame"),
-            8..=10 if start.length > 125 => return wrong("a control frame over 125 bytes"),
+            8..=10 if start.length > CONTROL as u64 => {
+                return wrong("a control frame over 125 bytes");
+            }
             CLOSE if start.length == 1 => return wrong("half a close code"),
             8..=10 => {
                 self.closed = opcode == CLOSE;
@@ -71,13 +75,12 @@ fn is_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Whether a close frame may be this: whole, and without a code or with a valid one.
+/// Whether a whole close frame has no code or a valid one.
 fn may_close(frame: &Data) -> bool {
-    let code_ok = match frame.bytes[..] {
+    match frame.bytes[..] {
         [high, low, ..] => is_close_code(u16::from_be_bytes([high, low])),
         _ => true,
-    };
-    frame.ends_message && code_ok
+    }
 }
 
 /// XORs `bytes`, which begin at `at` of a frame's payload, with its mask.
@@ -209,11 +212,14 @@ pub(crate) struct Writer {
     mask: [u8; 4],
     at: u64,
     left: u64,
+    /// The beginning of a close frame: credit may have cut it, and its code is judged whole.
+    closing: Option<Box<Data>>,
 }
 
 impl Writer {
     pub(crate) fn new(rules: Rules, as_client: bool) -> Writer {
-        Writer { rules, as_client, masks: Masks::default(), mask: [0; 4], at: 0, left: 0 }
+        let masks = Masks::default();
+        Writer { rules, as_client, masks, mask: [0; 4], at: 0, left: 0, closing: None }
     }
 
     /// Whether a close frame was written: nothing may follow it.
@@ -234,6 +240,7 @@ impl Writer {
     pub(crate) fn put(&mut self, data: Data, out: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
         let blame = self.rules.blame;
         let wrong = |why: &'static str| Err(Fault::because(blame, why));
+        let Some(data) = self.whole_close(data)? else { return Ok(None) };
         match data.start {
             // Before it counts as written: our own close frame can still take its place.
             Some(start) if start.tag & OPCODE == CLOSE && !may_close(&data) => {
@@ -262,6 +269,30 @@ impl Writer {
             mask_at(&mut out[from..], self.mask, self.at);
             self.at += data.bytes.len() as u64;
         }
+        Ok(None)
+    }
+
+    /// Collects the pieces of a close frame, which is small; any other piece is given back.
+    fn whole_close(&mut self, data: Data) -> Result<Option<Data>, Fault> {
+        let begun = match (self.closing.take(), data.start) {
+            (Some(mut begun), None) => {
+                begun.bytes = [&begun.bytes[..], &data.bytes].concat().into();
+                begun.ends_message = data.ends_message;
+                begun
+            }
+            (None, Some(start)) if start.tag & OPCODE == CLOSE => Box::new(data),
+            (None, _) => return Ok(Some(data)),
+            (Some(_), Some(_)) => {
+                return Err(Fault::because(self.rules.blame, "a frame within the close frame"));
+            }
+        };
+        if begun.bytes.len() > CONTROL {
+            return Err(Fault::because(self.rules.blame, "a control frame over 125 bytes"));
+        }
+        if begun.ends_message {
+            return Ok(Some(*begun));
+        }
+        self.closing = Some(begun);
         Ok(None)
     }
 

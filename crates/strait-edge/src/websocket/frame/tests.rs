@@ -153,7 +153,14 @@ fn only_codes_that_mean_something_are_on_the_wire() {
         let good = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
         let [high, low] = code.to_be_bytes();
         assert_eq!(fault(&[0x88, 2, high, low]), (!good).then_some(Reason::BadRequest), "{code}");
-        assert_eq!(write(vec![whole(0x88, &[high, low, b'w'])], false).is_ok(), good, "{code}");
+        // As it comes from a tunnel: whole, or cut by credit.
+        let frame = whole(0x88, &[high, low, b'w', b'h', b'y']);
+        for at in 1..5 {
+            let mut rest = frame.clone();
+            let written = write(vec![rest.split_to(at), rest], false);
+            assert_eq!(written.is_ok(), good, "{code} cut at {at}");
+            assert_eq!(written.ok(), write(vec![frame.clone()], false).ok());
+        }
     }
     assert_eq!(fault(&[0x88, 0]), None, "none is needed");
     assert!(write(vec![whole(0x88, b"")], false).is_ok());
@@ -184,6 +191,9 @@ fn pieces_that_make_no_frames_are_faults() {
         vec![piece(Some((0x83, 0)), b"", true)],
         vec![piece(Some((0x89, 126)), b"a", false)],
         vec![whole(0x88, b""), whole(0x82, b"x")],
+        vec![piece(Some((0x88, 2)), b"\x03", false), whole(0x82, b"x")],
+        vec![piece(Some((0x88, 4)), b"\x03", false), piece(None, b"\xE8", true)],
+        vec![piece(Some((0x88, 2)), b"\x03", false), piece(None, &[0xE8; 125], false)],
     ] {
         assert!(write(pieces, false).is_err());
     }

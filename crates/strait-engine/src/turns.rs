@@ -166,12 +166,16 @@ mod tests {
     use super::*;
     use crate::Share;
 
+    fn note(log: &Mutex<Vec<usize>>, name: usize) {
+        log.lock().expect("no test panics while it holds it").push(name);
+    }
+
     /// Moves as much as it can, and counts its turns in `log` under `name`.
     async fn greedy(turns: Turns, name: usize, count: usize, log: Arc<Mutex<Vec<usize>>>) {
         let mut share = Share::of_body();
         for _ in 0..count {
             poll_fn(|cx| share.poll_turn(&turns, cx)).await;
-            log.lock().unwrap().push(name);
+            note(&log, name);
             share.spend(usize::MAX);
         }
     }
@@ -201,7 +205,7 @@ mod tests {
             let log = Arc::clone(&log);
             async move {
                 for _ in 0..100 {
-                    log.lock().unwrap().push(SHORT);
+                    note(&log, SHORT);
                     requeue().await;
                 }
             }
@@ -223,12 +227,12 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_the_line_costs_nobody_a_turn() {
         let turns = Turns::start();
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         let places: Vec<_> = (0..100).map(|_| turns.join(&cx).unwrap()).collect();
         let (last, others) = places.split_last().unwrap();
         others.iter().for_each(|place| place.leave());
         let mut rounds = 0;
-        while last.poll(&mut cx).is_pending() {
+        while last.poll(&cx).is_pending() {
             tokio::task::yield_now().await;
             rounds += 1;
             assert!(rounds < 10, "places that were left are called");

@@ -45,7 +45,11 @@ FRAMES = [
     socket("a close of one byte", (1011,), one(opcode=8, payload=b"x")),
     *(socket(f"close code {code}", (1011,), close(code))
       for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000)),
-    socket("a close in two pieces", (1011,), one(opcode=8, payload=b"\x03", length=2, is_last_piece=False)),
+    # Credit may cut it anywhere, so it is judged when it is whole.
+    socket("a close in two pieces", (1000,), one(opcode=8, payload=b"\x03", length=2, is_last_piece=False),
+           one(sequence=2, payload=b"\xe8", is_first_piece=False, is_last_chunk=True)),
+    socket("close code 1005 in two pieces", (1011,), one(opcode=8, payload=b"\x03", length=2, is_last_piece=False),
+           one(sequence=2, payload=b"\xed", is_first_piece=False)),
     socket("a continuation of nothing", (1011,), one(opcode=0, payload=b"x")),
     socket("a message within a message", (1011,), one(payload=b"a", fin=False), one(sequence=2, payload=b"b")),
     socket("a reserved bit that nobody agreed on", (1011,), one(payload=b"x", reserved=4)),

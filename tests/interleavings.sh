@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tries every order of steps of the threads that share a cell: the memory budget and the
-# session. Their locks and atomics are loom's for this build, which has a folder of its own
+# Tries every order of steps of the threads that share a cell: the memory budget, the
+# session and the line of bodies. Their locks and atomics are loom's for this build, which has a folder of its own
 # because everything that depends on them is compiled again.
 set -euo pipefail
 cd "$(dirname "$0")/.."

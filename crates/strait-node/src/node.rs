@@ -188,6 +188,11 @@ async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError
     })
 }
 
+/// A limit for those who count in 32 bits; the largest that they know stands for all above it.
+fn small(limit: u64) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
 fn hub(
     config: &Config,
     directory: Arc<Directory>,
@@ -201,7 +206,6 @@ fn hub(
     let instance = getrandom::u64().map_err(|e| StartError(format!("no randomness: {e}")))?;
     let scheme = |entry: &Entry| if entry.tls.is_some() { "https" } else { "http" };
     let limits = &config.limits;
-    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let settings = strait_engine::Settings {
         initial_credit: small(limits.initial_window.min(64 * 1024)),
         window: small(limits.initial_window),
@@ -307,7 +311,7 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         max_header_fields: limits.max_header_fields as usize,
         max_uri: limits.max_uri as usize,
         max_body: limits.max_body,
-        max_control_frames: u32::try_from(limits.max_control_frames).unwrap_or(u32::MAX),
+        max_control_frames: small(limits.max_control_frames),
         max_message: limits.max_message,
         max_idle_connections: limits.max_idle_connections as usize,
         ..strait_edge::Settings::default()

@@ -316,8 +316,9 @@ async def never_read(r: Request):
 
 @route("/page")
 async def page(r: Request):
-    name = r.query.get("name", "browser") + ".html"
-    r.answer(200, (PAGES / pathlib.Path(name).name).read_bytes(), [("content-type", "text/html; charset=utf-8")])
+    path = PAGES / pathlib.Path(r.query.get("name", "browser.html")).name
+    kind = {".html": "text/html", ".js": "text/javascript"}[path.suffix]
+    r.answer(200, path.read_bytes(), [("content-type", f"{kind}; charset=utf-8")])
 
 
 @route("/report")

@@ -17,21 +17,8 @@ FLAGS = [
     "--disable-dev-shm-usage", "--disable-extensions", "--mute-audio",
 ]
 
-WANTED = {
-    "fetch": [200, "hello\n"],
-    "upload": True,
-    "stream": 3,
-    "abort": "AbortError",
-    "events": ["0", "1", "2"],
-    "text": ["grüße 🚀", "permessage-deflate", 3001, True],
-    "binary": True,
-    "closed": [4321, "because", True],
-    "protocol": "chat.v2",
-    "refused": 1006,
-    "many": True,
-}
-
-# Of pages/client/page.js, through an entry with TLS.
+# Of pages/tries.js.
+REQUESTS = {"abort": "AbortError", "events": ["0", "1", "2"]}
 SOCKETS = {
     "text": ["grüße 🚀", "permessage-deflate", 3001, True],
     "binary": True,
@@ -41,6 +28,9 @@ SOCKETS = {
     "refused": 1006,
     "many": True,
 }
+# Of pages/browser.html.
+WANTED = {"fetch": [200, "hello\n"], "upload": True, "stream": 3, **REQUESTS, **SOCKETS}
+# Of pages/client/page.js, through an entry with TLS.
 CONNECT = {
     "unary": [7, 300_000, True],
     "metadata": ["1", "2, 3", [["x-mine", "mine"]]],
@@ -56,9 +46,7 @@ OFFICIAL = {
     "status": [3, "not like this: ü % 100"],
 }
 ALL_WANTED = {
-    "http": {
-        "version": "h2", "upload": [2_000_000, True], "stream": [False, True], "abort": "AbortError", "events": ["0", "1", "2"],
-    },
+    "http": {"version": "h2", "upload": [2_000_000, True], "stream": [False, True], **REQUESTS},
     "socket h2": SOCKETS,
     "socket h1": SOCKETS,
     "connect": CONNECT,
@@ -94,7 +82,7 @@ def check(found: dict, wanted: dict) -> None:
 @case("chromium: fetch, EventSource and WebSocket of a page", seconds=90)
 async def page(t):
     note = f"browser-{t.mode}"
-    url = f"http://{t.world.http}/page?name=browser&note={note}&ws={t.world.ws}"
+    url = f"http://{t.world.http}/page?name=browser.html&note={note}&ws={t.world.ws}"
     check(await reports(t, url, note, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"), WANTED)
     seen = await t.backends.seen()
     assert f"{note}-abort:cancelled" in seen, "an aborted fetch went on at the backend"
@@ -150,7 +138,7 @@ async def everything(t):
     pair.cors_origins = [f"https://page.test:{port}"]
     await pair.up()
     found = await reports(
-        t, f"https://page.test:{port}/page?name=all&note={note}", note,
+        t, f"https://page.test:{port}/page?name=all.html&note={note}", note,
         f"--ignore-certificate-errors-spki-list={await fingerprint(cert)}",
         "--host-resolver-rules=MAP *.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     )

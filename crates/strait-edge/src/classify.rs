@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::Scheme;
@@ -19,6 +19,8 @@ pub(crate) struct Classified {
     pub(crate) head: RequestHead,
     /// The body's length, when the visitor announced one.
     pub(crate) length: Option<u64>,
+    /// The visitor may wait to hear that its body is wanted (RFC 9110 10.1.1).
+    pub(crate) awaits_continue: bool,
 }
 
 /// Why an entry refuses a request itself.
@@ -27,6 +29,8 @@ pub(crate) enum Refusal {
     Fault(Fault),
     /// 405: a method that no proxy of this kind serves.
     Method,
+    /// 417: an expectation other than `100-continue` (RFC 9110 10.1.1).
+    Expectation,
     /// 501: an extended CONNECT for anything but `websocket` (RFC 9220 3).
     ConnectProtocol,
     /// 426 or 400: a version of WebSocket other than 13 (RFC 6455 4.2.2).
@@ -78,6 +82,7 @@ pub(crate) fn classify(
     }
     let length = content_length(&mut headers).map_err(|()| bad("malformed Content-Length"))?;
     let path = path(&method, &uri)?;
+    let awaits_continue = awaits_continue(version, &headers)?;
     let protocol = if connect {
         handshake::check_version(&headers)?;
         // A handshake is a GET, whatever the leg that it came by.
@@ -100,7 +105,22 @@ pub(crate) fn classify(
     }
     join_cookies(&mut headers);
     let head = RequestHead { method, scheme: scheme.clone(), authority, path, headers };
-    Ok(Classified { protocol, head, length })
+    Ok(Classified { protocol, head, length, awaits_continue })
+}
+
+/// Whether the visitor expects `100 Continue`. HTTP/1.0 has no expectations.
+fn awaits_continue(version: Version, headers: &HeaderMap) -> Result<bool, Refusal> {
+    if !headers.contains_key(EXPECT) || version < Version::HTTP_11 {
+        return Ok(false);
+    }
+    let members = headers.get_all(EXPECT).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    let mut members =
+        members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()).peekable();
+    let awaits = members.peek().is_some();
+    match members.all(|member| member.eq_ignore_ascii_case(b"100-continue")) {
+        true => Ok(awaits),
+        false => Err(Refusal::Expectation),
+    }
 }
 
 /// The path of a target in origin or absolute form, or the asterisk of `OPTIONS` (RFC 9112 3.2).

@@ -63,9 +63,15 @@ impl Visit {
         ends_with_connection: bool,
     ) -> Response<Outgoing> {
         let reset_on_cut = ends_with_connection && self.version == Version::HTTP_10;
+        let unasked = self.version == Version::HTTP_11 && self.door.activity.awaits_continue();
         let mut response = Response::new(body.active(self.active, reset_on_cut));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
+        if unasked {
+            // Whether the body comes all the same is not known: it shall not be read as a request
+            // (RFC 9110 10.1.1).
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 
@@ -120,6 +126,15 @@ impl Visit {
         response
     }
 
+    fn refuse_expectation(self) -> Response<Outgoing> {
+        let text = format!(
+            "bad_request: no expectation but 100-continue can be met (request {})\n",
+            self.id
+        );
+        let close = self.must_close;
+        self.tell(StatusCode::EXPECTATION_FAILED, text, "bad_request", close)
+    }
+
     fn refuse_version(self) -> Response<Outgoing> {
         let text = format!(
             "bad_request: this WebSocket version is not served; use 13 (request {})\n",
@@ -171,22 +186,25 @@ pub(crate) async fn visit(
     let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let settings = &visit.door.entry.settings;
     let outline = Outline::of(&parts);
-    let Classified { protocol, mut head, length } = match classify(parts, &scheme, settings) {
-        Ok(classified) => classified,
-        Err(refusal) => {
-            if !http_body::Body::is_end_stream(&body) {
-                visit.door.activity.left_unread();
+    let Classified { protocol, mut head, length, awaits_continue } =
+        match classify(parts, &scheme, settings) {
+            Ok(classified) => classified,
+            Err(refusal) => {
+                if !http_body::Body::is_end_stream(&body) {
+                    visit.door.activity.left_unread();
+                }
+                visit.must_close |= matches!(refusal, Refusal::Fault(_));
+                return outline.refuse(visit, refusal, looks_like_grpc);
             }
-            visit.must_close |= matches!(refusal, Refusal::Fault(_));
-            return outline.refuse(visit, refusal, looks_like_grpc);
-        }
-    };
+        };
     if let Some(headers) = preflight(&visit.door.entry, protocol, &head) {
         return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
     }
     let web = web(&visit.door.entry, protocol, &mut head);
     let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
     let mut context = visit.context(protocol);
+    context.awaits_continue =
+        awaits_continue && protocol == Protocol::Http && !http_body::Body::is_end_stream(&body);
     context.misdirected = visit.door.is_for_another(head.host());
     context.trace = forwarded::trace(&mut head.headers);
     context.hops = forwarded::hops(&mut head.headers);
@@ -231,6 +249,9 @@ impl Outline {
             }
             Refusal::Fault(fault) => (fault.clone(), visit.refuse(&fault)),
             Refusal::Method => (bad("CONNECT or TRACE"), visit.refuse_method()),
+            Refusal::Expectation => {
+                (bad("an expectation other than 100-continue"), visit.refuse_expectation())
+            }
             Refusal::ConnectProtocol => {
                 (bad("CONNECT for something else than WebSocket"), visit.refuse_protocol())
             }

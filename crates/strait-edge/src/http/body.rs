@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::http::hop::strip_trailers;
+use crate::settings::or_never;
 
 /// A fault as the HTTP library's body error. What it does with it is a visible cut: on
 /// HTTP/1 the connection closes before the end, on HTTP/2 the stream is reset.
@@ -154,6 +155,10 @@ pub(crate) struct Upload(Mutex<UploadState>);
 struct UploadState {
     ended: bool,
     aborted: bool,
+    /// The backend has asked for the body.
+    continued: bool,
+    /// It has answered instead: whoever still waits to be asked waits in vain.
+    answered: bool,
     pieces: u64,
     fault: Option<Fault>,
     waker: Option<Waker>,
@@ -188,6 +193,27 @@ impl Upload {
             state.waker = Some(cx.waker().clone());
         }
         state.aborted
+    }
+
+    /// The backend said `100 Continue`.
+    pub(crate) fn proceed(&self) {
+        let mut state = self.lock();
+        state.continued = true;
+        let waker = state.waker.clone();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The backend gave its final answer.
+    pub(crate) fn answered(&self) {
+        self.lock().answered = true;
+    }
+
+    /// Whether a body that waits to be asked for may be sent; `over` is whether it has waited for
+    /// long enough.
+    fn may_proceed(&self, over: bool) -> bool {
+        let state = self.lock();
+        state.continued || (over && !state.answered)
     }
 
     /// A piece was sent.
@@ -254,13 +280,16 @@ pub(crate) struct Plain {
     /// Whose fault a wrong length is.
     blame: Reason,
     upload: Option<Arc<Upload>>,
+    /// The body is not asked for before the backend wants it, or this time is over.
+    unasked: Option<Pin<Box<Sleep>>>,
 }
 
 impl Plain {
     /// The body of an answer; `length` is what the head announces.
     pub(crate) fn answer(body: BoxBody, length: Option<u64>) -> Plain {
         let length = Length::new(length);
-        Plain { body, length, last: None, blame: Reason::BackendInvalid, upload: None }
+        let (blame, upload) = (Reason::BackendInvalid, None);
+        Plain { body, length, last: None, blame, upload, unasked: None }
     }
 
     /// The body of a request, observed through `upload`.
@@ -270,7 +299,31 @@ impl Plain {
         upload: Option<Arc<Upload>>,
     ) -> Plain {
         let length = Length::new(length);
-        Plain { body, length, last: None, blame: Reason::BadRequest, upload }
+        Plain { body, length, last: None, blame: Reason::BadRequest, upload, unasked: None }
+    }
+
+    /// The same body, which is not asked for before the backend wants it, or `wait` has passed
+    /// without an answer.
+    pub(crate) fn awaiting_continue(mut self, wait: Option<Duration>) -> Plain {
+        self.unasked = wait.map(|wait| Box::pin(tokio::time::sleep(or_never(wait))));
+        self
+    }
+
+    /// Whether the body waits to be asked for.
+    pub(crate) fn awaits_continue(&self) -> bool {
+        self.unasked.is_some()
+    }
+
+    /// Waits until the body may be asked for.
+    fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let (Some(sleep), Some(upload)) = (&mut self.unasked, &self.upload) {
+            let over = sleep.as_mut().poll(cx).is_ready();
+            if !upload.may_proceed(over) {
+                return Poll::Pending;
+            }
+            self.unasked = None;
+        }
+        Poll::Ready(())
     }
 
     /// The body, when it could not be sent.
@@ -328,6 +381,7 @@ impl Plain {
         if self.upload.as_ref().is_some_and(|upload| upload.is_aborted(cx)) {
             return Poll::Ready(self.fail(Fault::new(Reason::None)));
         }
+        ready!(self.poll_asked(cx));
         loop {
             return Poll::Ready(match ready!(self.body.poll_part(cx)) {
                 Some(Ok(Part::Data(data))) if data.bytes.is_empty() => continue,

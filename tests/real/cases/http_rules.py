@@ -149,13 +149,13 @@ async def half_sent(t):
 
 
 @contextlib.asynccontextmanager
-async def answering(t, name: str, answer, scheme: str = ""):
+async def answering(t, name: str, answer, scheme: str = "", **flags):
     """A world of its own before a backend that does with each connection what `answer` says."""
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     address = f"{scheme}://127.0.0.1:{port}" if scheme else port
     try:
-        yield await t.alone(f"{name}-{t.mode}", services=[Service("http", address)])
+        yield await t.alone(f"{name}-{t.mode}", services=[Service("http", address)], **flags)
     finally:
         server.close()
 

@@ -334,6 +334,33 @@ mod tests {
     }
 
     #[test]
+    fn there_is_one_expectation() {
+        let with = |values: &[&'static str], version| {
+            let parts = request(|mut r| {
+                for value in values {
+                    r = r.header("expect", *value);
+                }
+                r.version(version)
+            });
+            run(parts).map(|c| (c.awaits_continue, c.head.headers.contains_key(EXPECT)))
+        };
+        let http1 = Version::HTTP_11;
+        for yes in [&["100-continue"][..], &["100-CONTINUE"], &["100-continue", ", 100-continue"]] {
+            for version in [http1, Version::HTTP_2] {
+                assert_eq!(with(yes, version).ok(), Some((true, false)), "{yes:?}");
+            }
+        }
+        for no in [&[][..], &[""], &[" , "]] {
+            assert_eq!(with(no, http1).ok(), Some((false, false)), "{no:?}");
+        }
+        for bad in ["100-continued", "200-ok", "100-continue, x", "100-continue;x=1"] {
+            assert!(matches!(with(&[bad], http1), Err(Refusal::Expectation)), "{bad}");
+            assert_eq!(with(&[bad], Version::HTTP_10).ok(), Some((false, false)), "{bad}");
+        }
+        assert_eq!(with(&["100-continue"], Version::HTTP_10).ok(), Some((false, false)));
+    }
+
+    #[test]
     fn sizes_and_methods() {
         let long = "a".repeat(17 << 10);
         assert_eq!(reason(request(|r| r.uri(format!("/{long}")))), Some(Reason::UriTooLong));

@@ -14,9 +14,10 @@ use strait_engine::{
 };
 
 use crate::backend::Backend;
-use crate::http::body::{AbortUpload, Plain, Upload, cause, poll_incoming};
+use crate::http::body::{Plain, cause, poll_incoming};
 use crate::http::hop::content_length;
 use crate::http::outgoing::Outgoing;
+use crate::http::upload::{AbortUpload, Upload};
 use crate::pool::Lease;
 
 /// Carries a plain request.

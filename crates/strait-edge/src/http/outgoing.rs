@@ -11,8 +11,9 @@ use strait_engine::BoxBody;
 use crate::activity::{Active, Held};
 use crate::grpc::body::Messages;
 use crate::grpc::web;
-use crate::http::body::{Cut, Plain, Upload};
+use crate::http::body::{Cut, Plain};
 use crate::http::pipe;
+use crate::http::upload::Upload;
 
 /// What is sent after a head.
 pub(crate) struct Outgoing {

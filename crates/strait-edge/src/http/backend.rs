@@ -135,7 +135,10 @@ pub(crate) async fn send(
         let sending = lease.send(request);
         let mut error = match within(sending, upload.as_deref(), head_within).await? {
             Ok(response) => {
-                unasked.iter().for_each(|upload| upload.answered());
+                // A service that answers with success may still read what it was offered.
+                if let Some(upload) = unasked.filter(|_| !response.status().is_success()) {
+                    upload.refuse();
+                }
                 return Ok(Sent { response, held: Held { lease, abort } });
             }
             Err(error) => error,

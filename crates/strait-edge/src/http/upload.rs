@@ -16,8 +16,9 @@ struct UploadState {
     aborted: bool,
     /// The backend has asked for the body.
     continued: bool,
-    /// It has answered instead: whoever still waits to be asked waits in vain.
-    answered: bool,
+    /// It has answered instead, and not with success: whoever still waits to be asked waits in
+    /// vain.
+    refused: bool,
     pieces: u64,
     fault: Option<Fault>,
     waker: Option<Waker>,
@@ -63,16 +64,16 @@ impl Upload {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// The backend gave its final answer.
-    pub(crate) fn answered(&self) {
-        self.lock().answered = true;
+    /// The backend has no use for a body that it did not ask for.
+    pub(crate) fn refuse(&self) {
+        self.lock().refused = true;
     }
 
     /// Whether a body that waits to be asked for may be sent; `over` is whether it has waited for
     /// long enough.
     pub(crate) fn may_proceed(&self, over: bool) -> bool {
         let state = self.lock();
-        state.continued || (over && !state.answered)
+        state.continued || (over && !state.refused)
     }
 
     /// A piece was sent.

@@ -104,6 +104,22 @@ async fn an_answer_instead_ends_the_wait_for_good() {
 }
 
 #[tokio::test]
+async fn a_service_that_answers_and_reads_on_gets_the_body() {
+    let echo = |request: http::Request<hyper::body::Incoming>| async move {
+        let body = request.into_body().map_err(std::io::Error::other);
+        http::Response::new(body.boxed_unsync())
+    };
+    let service = http_service(false, echo).await;
+    let door = door("http", &service, waiting(A_WHILE)).await;
+    let mut tcp = TcpStream::connect(door.address).await.unwrap();
+    tcp.write_all(ASKS.as_bytes()).await.unwrap();
+    let head = read_until(&mut tcp, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    tcp.write_all(b"hello").await.unwrap();
+    read_until(&mut tcp, "hello").await;
+}
+
+#[tokio::test]
 async fn a_service_that_says_nothing_gets_the_body_after_its_time() {
     let (service, _) = says("", Arc::default()).await;
     let wait = Duration::from_millis(300);

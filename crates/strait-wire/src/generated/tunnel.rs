@@ -52,8 +52,8 @@ pub struct TunnelMessage {
     /// The caller wants to hear whether its body is wanted before it sends it: the
     /// 100-continue expectation of RFC 9110 10.1.1, which does not travel as a field.
     /// The opener has no credit until it is granted some; the answering side grants
-    /// when the body is first asked for, and never after it has answered. Only
-    /// towards a peer whose Hello has the feature "continue".
+    /// when the body is first asked for. Only towards a peer whose Hello has the
+    /// feature "continue".
     #[prost(bool, tag = "25")]
     pub awaits_continue: bool,
     #[prost(

@@ -44,6 +44,7 @@ fn opening(head: &Arc<RequestHead>) -> Opening {
         urgency: 3,
         service: "web".into(),
         answer_credit: 0,
+        awaits_continue: false,
         head: Arc::clone(head),
     }
 }

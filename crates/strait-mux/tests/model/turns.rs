@@ -1,5 +1,6 @@
-//! Fairness, in bytes: while one request waits for its turn, no other gets more than its
-//! quantum for each round that the first needs, and the frame that crosses the end.
+//! Fairness, in bytes: while one request waits for its turn, no other gets more than its turns
+//! as an old and as a new one for each round that the first needs, and the frame that crosses
+//! their end.
 
 use std::collections::HashMap;
 
@@ -25,7 +26,9 @@ impl Turns {
             // A share smaller than a frame pays for one in several rounds.
             let largest = own.piece + PIECE_WEIGHT;
             let rounds = 1 + largest.div_ceil(line.quantum);
-            let most = rounds * own.quantum + largest;
+            // In each of them it may have been in line once as an old one, run empty, and come
+            // back as a new one, which forgives it the frame that crossed its end.
+            let most = rounds * (2 * own.quantum + largest);
             if *got > most {
                 return Err(format!(
                     "request {} got {got} bytes, over {most}, while {} waited",

@@ -1,6 +1,6 @@
 //! The services that peers have announced, and to whom each route belongs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +42,34 @@ impl Offers {
 
     /// Nothing goes through `session` any more.
     pub(crate) fn leave(&self, session: &Session) {
-        self.list.iter().for_each(|offer| offer.group.leave(session));
+        self.list.iter().for_each(|offer| _ = offer.group.leave(session));
+    }
+
+    /// Nothing but the services of these names goes through `session` any more. What it offered
+    /// beside them, and nobody else does, is not known any more: its owner has said so.
+    pub(crate) fn keep(&mut self, session: &Session, names: &HashSet<&str>) {
+        let mut gone = Vec::new();
+        self.list.retain(|offer| {
+            let stays = names.contains(offer.service.name.as_str()) || !offer.group.leave(session);
+            let known = stays || offer.group.len() > 0;
+            if !known {
+                gone.push((Arc::clone(&offer.owner), offer.service.clone()));
+            }
+            known
+        });
+        if gone.is_empty() {
+            return;
+        }
+        gone.iter().for_each(|(owner, service)| self.vacate(owner, service));
+        let places = self.list.iter().enumerate();
+        self.names = places
+            .map(|(index, offer)| ((Arc::clone(&offer.owner), offer.service.name.clone()), index))
+            .collect();
+    }
+
+    /// Exchanges that begin to wait for a tunnel from now on wait so long.
+    pub(crate) fn set_hold(&self, hold: Duration) {
+        self.list.iter().for_each(|offer| offer.group.set_hold(hold));
     }
 
     /// Enters one service of the peer of `session`, whose authenticated name is the owner.

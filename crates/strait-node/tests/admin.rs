@@ -83,7 +83,7 @@ async fn world(hosts: &[&str]) -> World {
     metrics.watch(node.clone());
     let (stop, stopped) = oneshot::channel();
     let address = admin.address();
-    tokio::spawn(admin.serve(metrics.clone(), node.clone(), async {
+    tokio::spawn(admin.serve(metrics.clone(), node.clone(), None, async {
         let _ = stopped.await;
     }));
     World { address, node, metrics, _stop: stop }

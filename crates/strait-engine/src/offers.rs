@@ -228,6 +228,30 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_offers_any_more_is_forgotten_and_its_place_is_free() {
+        let mut offers = Offers::default();
+        let (old, new, b) = (session("a"), session("a"), session("b"));
+        for (name, host) in [("one", "h1"), ("two", "h2"), ("three", "h3")] {
+            offers.admit(&old, &service(name, host, "/", &[]), Duration::ZERO).unwrap();
+        }
+        offers.admit(&new, &service("two", "h2", "/", &[]), Duration::ZERO).unwrap();
+        offers.keep(&old, &HashSet::from(["three"]));
+        let known: Vec<_> =
+            offers.iter().map(|o| (o.service.name.as_str(), o.group.len())).collect();
+        assert_eq!(known, [("two", 1), ("three", 1)]);
+        let mut admit = |session: &Session, service: Service| {
+            offers.admit(session, &service, Duration::ZERO).is_ok()
+        };
+        assert!(admit(&b, service("x", "h1", "/", &[])), "nobody has it");
+        assert!(!admit(&b, service("y", "h2", "/", &[])), "the other tunnel offers it");
+        assert!(!admit(&b, service("y", "h3", "/", &[])));
+        assert!(admit(&new, service("three", "h4", "/", &[])), "it is found by its name");
+        assert!(admit(&b, service("y", "h3", "/", &[])));
+        offers.leave(&new);
+        assert_eq!(offers.iter().count(), 4, "who only leaves may come back");
+    }
+
+    #[test]
     fn a_service_that_moves_gives_up_its_place_and_no_other() {
         let (mut offers, a, b) = (Offers::default(), session("a"), session("b"));
         let mut admit = |session: &Session, service: Service| {

@@ -39,7 +39,8 @@ pub struct Mux {
     /// The answer to the peer's announcement. A later one replaces it: a peer that announces
     /// without reading must not fill the queue with answers.
     pub(crate) announced: Option<Announced>,
-    /// What this side offers, not yet sent. A later one replaces it, for the same reason.
+    /// What this side offers, not yet sent. A later one replaces it: whoever changes it often
+    /// must not fill the queue of a peer that does not read.
     pub(crate) announcement: Option<Announcement>,
     pub(crate) violations: u32,
     /// Bytes of control since the last piece.

@@ -176,6 +176,22 @@ async fn a_web_page_gets_no_help_from_it() {
 }
 
 #[tokio::test]
+async fn a_reload_is_asked_for_by_post_and_not_by_a_web_page() {
+    let world = world(&["node.example:1234"]).await;
+    let asked = async |head: &str| {
+        let answer = world.ask(&format!("{head}\nContent-Length: 0")).await;
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let post = "POST /reload HTTP/1.1\nHost: localhost:PORT";
+    assert_eq!(asked(post).await, "404", "this node has nothing to reload");
+    assert_eq!(asked("GET /reload HTTP/1.1\nHost: localhost:PORT").await, "405");
+    assert_eq!(asked("POST /reload HTTP/1.1\nHost: evil.example").await, "403");
+    for origin in ["http://evil.example", "http://localhost:PORT", "null"] {
+        assert_eq!(asked(&format!("{post}\nOrigin: {origin}")).await, "403", "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn readiness_follows_the_node() {
     let world = world(&[]).await;
     for (state, status, text) in

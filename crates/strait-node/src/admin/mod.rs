@@ -134,14 +134,19 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
     axum::Json(shared.live.snapshot()).into_response()
 }
 
-/// Reloads the configuration for somebody on this machine. A web page is told by its `Origin`,
-/// which browsers send with every POST: it may be open on this machine, too.
+/// Whether a caller may change anything: a program on this machine. A web page that is open on
+/// this machine is told by its `Origin`, which browsers send with every POST.
+fn may_change(caller: SocketAddr, headers: &HeaderMap) -> bool {
+    caller.ip().to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN)
+}
+
+/// Reloads the configuration.
 async fn reload(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    if !caller.ip().to_canonical().is_loopback() || headers.contains_key(header::ORIGIN) {
+    if !may_change(caller, &headers) {
         let message = "a reload is for programs on this machine; ask from there, or send SIGHUP\n";
         return (StatusCode::FORBIDDEN, message).into_response();
     }
@@ -152,5 +157,28 @@ async fn reload(
     match reloader.reload().await {
         Ok(difference) => axum::Json(difference).into_response(),
         Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_programs_on_this_machine_change_anything() {
+        let none = HeaderMap::new();
+        let page = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("null"))]);
+        for (caller, here) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("192.0.2.1:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            let address = caller.parse().unwrap();
+            assert_eq!(may_change(address, &none), here, "{caller}");
+            assert!(!may_change(address, &page), "{caller}");
+        }
     }
 }

@@ -387,6 +387,45 @@ async fn a_tunnel_lasts_as_long_as_the_right_that_it_came_with() {
 }
 
 #[tokio::test]
+async fn a_tunnel_of_anybody_ends_when_anybody_is_not_enough() {
+    let backend = Backend::new("web").await;
+    let server = Running::server("anybody", OPEN).await;
+    let _client = Running::client("anybody", &server, &backend.service("web", "a.test")).await;
+    let token = Token::generate().unwrap();
+    let rules = tokens(&[("own", &token, "*")]);
+    // Whoever came without a token may stay, as long as nobody needs one.
+    let open = format!("[server]\ntls = false\n{OPEN}{rules}");
+    assert_eq!(server.changes(&open).await, ["server.tokens.own (new)"]);
+    assert_eq!(server.sessions().len(), 1);
+    let changed = server.changes(&format!("[server]\ntls = false\n{rules}")).await;
+    assert_eq!(changed, ["server.insecure_no_auth"]);
+    until("the tunnel is gone", || server.sessions().is_empty()).await;
+    assert_eq!(server.live.snapshot().totals.sessions, 1, "and does not come back");
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_tunnel_as_long_as_the_file_says_now() {
+    let backend = Backend::new("web").await;
+    let text = |hold: &str| format!("{OPEN}[timeouts]\nhold = \"{hold}\"\n");
+    let server = Running::server("hold", &text("0s")).await;
+    let service = backend.service("web", "a.test");
+    let client = Running::client("hold", &server, &service).await;
+    server.answers("a.test", 200, "web").await;
+    drop(client);
+    until("the tunnel is gone", || server.sessions().is_empty()).await;
+    assert_eq!(server.visitor().await.get("a.test").await.0, 503);
+    let longer = format!("[server]\ntls = false\n{}", text("30s"));
+    assert_eq!(server.changes(&longer).await, ["timeouts.hold"]);
+    let mut waits = server.visitor().await;
+    waits.send("a.test", "/").await;
+    until("it is under way", || server.live.snapshot().totals.open == 1).await;
+    let over = Overrides { role: Some(RoleKind::Client), ..Overrides::default() };
+    let text = Running::client_text(&server, &service);
+    let _client = Running::start("hold-again", &text, over).await;
+    assert_eq!(waits.answer().await, (200, "web".to_owned()));
+}
+
+#[tokio::test]
 async fn a_client_dials_anew_when_its_own_end_of_the_tunnel_changes_and_only_then() {
     let backend = Backend::new("web").await;
     let (first, second) = (Token::generate().unwrap(), Token::generate().unwrap());

@@ -40,7 +40,9 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 /// A backend of HTTP/1.1 that answers with its name; `/held` not before it is let go.
 struct Backend {
     address: SocketAddr,
+    /// Connections that there are, and that there were.
     open: Arc<AtomicUsize>,
+    made: Arc<AtomicUsize>,
     held: Arc<AtomicUsize>,
     let_go: Arc<Notify>,
 }
@@ -51,16 +53,18 @@ impl Backend {
         let backend = Backend {
             address: listener.local_addr().unwrap(),
             open: Arc::default(),
+            made: Arc::default(),
             held: Arc::default(),
             let_go: Arc::default(),
         };
-        let (open, held, let_go) =
-            (backend.open.clone(), backend.held.clone(), backend.let_go.clone());
+        let (open, made) = (backend.open.clone(), backend.made.clone());
+        let (held, let_go) = (backend.held.clone(), backend.let_go.clone());
         tokio::spawn(async move {
             loop {
                 let (mut tcp, _) = listener.accept().await.unwrap();
                 let (open, held, let_go) = (open.clone(), held.clone(), let_go.clone());
                 open.fetch_add(1, Ordering::SeqCst);
+                made.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(async move {
                     while let Some(head) = head(&mut tcp).await {
                         if head.starts_with("GET /held ") {
@@ -263,11 +267,12 @@ async fn the_same_file_changes_nothing_and_keeps_the_connections_to_backends() {
     server.answers("a.test", 200, "web").await;
     let changed = client.changes(&text).await;
     assert_eq!(changed, Vec::<String>::new());
-    assert_eq!(backend.open.load(Ordering::SeqCst), 1);
+    server.answers("a.test", 200, "web").await;
+    assert_eq!(backend.made.load(Ordering::SeqCst), 1);
     let moved = text.replace("a.test", "b.test");
     assert_eq!(client.changes(&moved).await, ["services.web"]);
     server.answers("b.test", 200, "web").await;
-    assert_eq!(backend.open.load(Ordering::SeqCst), 1, "another rule is no other backend");
+    assert_eq!(backend.made.load(Ordering::SeqCst), 1, "another rule is no other backend");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the fuzz targets may see of an entry and a backend. No part of the contract.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
@@ -122,18 +123,18 @@ pub struct Head {
     /// The length that the visitor announced.
     pub length: Option<u64>,
     /// The trace that it belongs to.
-    pub trace: String,
+    pub trace: Arc<str>,
     /// Its urgency, 0 to 7.
     pub urgency: u8,
 }
 
 /// Classifies a request of a visitor, whose address is trusted or not, and says who it is;
 /// `None` when it is refused.
-pub fn request_head(parts: Parts, trusted: bool) -> Option<Head> {
+pub fn request_head(mut parts: Parts, trusted: bool) -> Option<Head> {
     let visitor = IpAddr::from([192, 0, 2, 7]);
     let trusted_proxies = trusted.then(|| ipnet::IpNet::from(visitor)).into_iter().collect();
     let settings = Settings { trusted_proxies, ..Settings::default() };
-    let made = classify(parts, &Scheme::HTTP, &settings).ok()?;
+    let made = classify(&mut parts, &Scheme::HTTP, &settings).ok()?;
     let mut head = made.head;
     forwarded::set(
         &mut head.headers,

@@ -37,6 +37,9 @@ pub(crate) struct Hub {
     pub(crate) connections: AtomicU64,
     /// Tunnels that came up.
     pub(crate) tunnels: AtomicU64,
+    /// Reloads of the configuration: put to use, and refused for a mistake.
+    pub(crate) reloads: AtomicU64,
+    pub(crate) reloads_refused: AtomicU64,
     /// Violations of the protocol by peers whose sessions have ended.
     pub(crate) violations: AtomicU64,
 }

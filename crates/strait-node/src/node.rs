@@ -212,6 +212,8 @@ fn hub(
         sessions: Mutex::default(),
         connections: AtomicU64::new(0),
         tunnels: AtomicU64::new(0),
+        reloads: AtomicU64::new(0),
+        reloads_refused: AtomicU64::new(0),
         violations: AtomicU64::new(0),
     })
 }

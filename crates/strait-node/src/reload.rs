@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -95,6 +96,9 @@ impl Reloader {
 impl Inner {
     fn reload(&self, mut used: OwnedMutexGuard<Used>) -> Result<Difference, ReloadError> {
         let outcome = self.attempt(&mut used);
+        let hub = &self.running.hub;
+        let counter = if outcome.is_ok() { &hub.reloads } else { &hub.reloads_refused };
+        counter.fetch_add(1, Ordering::Relaxed);
         match &outcome {
             Err(error) => tracing::error!("not reloaded, all stays as it was: {error}"),
             Ok(found) => {

@@ -221,8 +221,13 @@ async def mistakes(t):
         if file.is_dir():
             file.rmdir()
         file.write_text(good[side])
+    refused = 0
     for side in good:
         assert await pair.post(side) == (200, '{"changed":[],"waiting":[]}')
+        counted = await pair.metrics(side)
+        assert counted["strait_reloads_total"] == 1
+        refused += counted["strait_reloads_refused_total"]
+    assert refused == len(bad), f"{refused} of {len(bad)} are counted"
     await pair.stayed()
     t.note(f"{len(bad)} mistakes")
 

@@ -46,6 +46,13 @@ pub(crate) struct Addresses {
     pub(crate) admin: Option<SocketAddr>,
 }
 
+impl Addresses {
+    fn of(node: &Node, admin: Option<&Admin>) -> Addresses {
+        let admin = admin.map(Admin::address);
+        Addresses { entries: node.entries(), tunnel: node.tunnel(), admin }
+    }
+}
+
 /// Runs a node until it is told to stop and has drained.
 pub(crate) fn run(prepared: Prepared) -> ExitCode {
     let runtime = match runtime(prepared.config.limits.threads) {
@@ -94,16 +101,9 @@ async fn serve(prepared: Prepared, level: LevelSwitch) -> ExitCode {
         metrics.watch_access(access.clone());
         recorders.push(Arc::new(access.clone()));
     }
-    let admin = match &config.admin {
-        None => None,
-        Some(admin) => match Admin::bind(admin).await {
-            Ok(bound) => Some(bound),
-            Err(error) if admin.optional => {
-                warn(json, &[format!("{error}; going on without it (--admin names another)")]);
-                None
-            }
-            Err(error) => return fail(1, error),
-        },
+    let admin = match bind_admin(&config, json).await {
+        Ok(admin) => admin,
+        Err(error) => return fail(1, error),
     };
     let node = match Node::start(config.clone(), Arc::new(Recorders(recorders))).await {
         Ok(node) => node,
@@ -112,11 +112,7 @@ async fn serve(prepared: Prepared, level: LevelSwitch) -> ExitCode {
     let reloader = Arc::new(node.reloader(read, Box::new(move |text| level.set(text))));
     let live: Arc<dyn Live> = node.live();
     metrics.watch(live.clone());
-    let addresses = Addresses {
-        entries: node.entries(),
-        tunnel: node.tunnel(),
-        admin: admin.as_ref().map(Admin::address),
-    };
+    let addresses = Addresses::of(&node, admin.as_ref());
     let (text, problems) = make_text(&config, &addresses);
     warn(json, &problems);
     show(json, &text, &addresses, greet::pin(&config));
@@ -144,6 +140,18 @@ async fn serve(prepared: Prepared, level: LevelSwitch) -> ExitCode {
         let _ = tokio::task::spawn_blocking(move || access.finish(LAST_LINES)).await;
     }
     code
+}
+
+/// The admin address, if there shall be one and, where nobody asked for it, can be.
+async fn bind_admin(config: &Config, json: bool) -> std::io::Result<Option<Admin>> {
+    let Some(admin) = &config.admin else { return Ok(None) };
+    match Admin::bind(admin).await {
+        Err(error) if admin.optional => {
+            warn(json, &[format!("{error}; going on without it (--admin names another)")]);
+            Ok(None)
+        }
+        bound => bound.map(Some),
+    }
 }
 
 /// Reloads at every SIGHUP. What comes of it is logged.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from case import ENTRIES, case
 from cases.grpc_calls import Probe, pb
-from cases.life import FAR, NEAR, visit
+from cases.life import FAR, NEAR, in_flight, visit
 from cases.load import load
 from cases.websocket import at
 from process import OUT, ROOT, certificate, run, until
@@ -161,7 +161,8 @@ async def under_way(t):
             assert reply.payload == word.encode(), reply
 
         await echoes("before")
-        assert not whole.done(), "the download is over already"
+        # The download, too, has begun.
+        await in_flight(pair, near, 3)
         # All of them are gone for whoever comes now.
         pair.rest[far] = services(Service("http", t.backends.http, path="/hello"))
         pair.write(far)

@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -71,11 +72,13 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     }
 }
 
-/// Serves `entry` on `listener`. When `drain` is cancelled it accepts no more, lets every
+/// Serves `entry` on `listener`. It can be exchanged for another: requests that begin then are
+/// served by the new one, also on connections that were there before; timeouts and buffers of
+/// a connection stay as they were. When `drain` is cancelled it accepts no more, lets every
 /// connection finish the requests it has, closes WebSockets with code 1001, and returns
 /// when all are done; the caller bounds that time. Dropping the future ends everything at
 /// once.
-pub async fn serve(listener: TcpListener, entry: Entry, drain: CancellationToken) {
+pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: CancellationToken) {
     let tasks = Tasks { tracker: TaskTracker::new(), kill: CancellationToken::new() };
     let _end_all = tasks.kill.clone().drop_guard();
     let mut pause = FIRST_PAUSE;
@@ -93,7 +96,7 @@ pub async fn serve(listener: TcpListener, entry: Entry, drain: CancellationToken
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors, most likely: others will be closed in a while.
-                tracing::warn!(entry = %entry.name, %error, "cannot accept connections; trying again");
+                tracing::warn!(entry = %entry.load().name, %error, "cannot accept connections; trying again");
                 tokio::select! {
                     () = drain.cancelled() => break,
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(1)),
@@ -118,11 +121,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn connection(
     tcp: TcpStream,
     peer: SocketAddr,
-    entry: Entry,
+    current: Arc<ArcSwap<Entry>>,
     tasks: Tasks,
     drain: CancellationToken,
 ) {
     tune(&tcp);
+    let entry = current.load_full();
     let opened = tokio::select! {
         opened = open(tcp, &entry) => opened,
         // Nothing was asked yet.
@@ -152,7 +156,7 @@ async fn connection(
     let settings = entry.settings.clone();
     let (executor, drained) = (tasks.clone(), drain.clone());
     let door = Arc::new(Door {
-        entry,
+        entry: current,
         peer,
         forwarded: Peer::new(peer.ip()),
         secure,

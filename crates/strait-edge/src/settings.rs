@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 /// Limits and timeouts of entries and backends. A duration of zero turns that timeout off.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// From accepting a connection to its first byte.
     pub first_byte: Duration,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::request::Parts;
@@ -25,7 +26,7 @@ use crate::{forwarded, grpc, http as plain, websocket};
 
 /// What is known about a visitor's connection.
 pub(crate) struct Door {
-    pub(crate) entry: Entry,
+    pub(crate) entry: Arc<ArcSwap<Entry>>,
     pub(crate) peer: SocketAddr,
     pub(crate) forwarded: forwarded::Peer,
     pub(crate) secure: bool,
@@ -46,6 +47,8 @@ impl Door {
 /// What is known about a visitor's request beside its exchange.
 pub(crate) struct Visit {
     pub(crate) door: Arc<Door>,
+    /// As it was when the request began.
+    pub(crate) entry: Arc<Entry>,
     pub(crate) active: Active,
     pub(crate) id: RequestId,
     pub(crate) version: Version,
@@ -91,7 +94,7 @@ impl Visit {
 
     /// What is known of the exchange before its head is read.
     fn context(&self, protocol: Protocol) -> Box<Context> {
-        let origin = Origin::Entry(self.door.entry.name.clone());
+        let origin = Origin::Entry(self.entry.name.clone());
         let mut context = Context::new(self.id, protocol, origin, Some(self.door.peer));
         context.caller.version = Some(self.version);
         context
@@ -99,7 +102,7 @@ impl Visit {
 
     /// Has it recorded that this request is answered here, because of `fault`.
     pub(crate) fn record(&self, refused: &Exchange, fault: &Fault) {
-        self.door.entry.upstream.refused(refused, fault.face().status(), fault);
+        self.entry.upstream.refused(refused, fault.face().status(), fault);
     }
 
     fn tell(
@@ -176,11 +179,12 @@ pub(crate) async fn visit(
         version: parts.version,
         is_head: parts.method == http::Method::HEAD,
         must_close: false,
+        entry: door.entry.load_full(),
         door,
     };
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
-    let settings = &visit.door.entry.settings;
+    let settings = &visit.entry.settings;
     let Classified { protocol, mut head, length, websocket_key, must_close, awaits_continue } =
         match classify(&mut parts, &scheme, settings) {
             Ok(classified) => classified,
@@ -192,10 +196,10 @@ pub(crate) async fn visit(
             }
         };
     visit.must_close = must_close;
-    if let Some(headers) = preflight(&visit.door.entry, protocol, &head) {
+    if let Some(headers) = preflight(&visit.entry, protocol, &head) {
         return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
     }
-    let web = web(&visit.door.entry, protocol, &mut head);
+    let web = web(&visit.entry, protocol, &mut head);
     let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
     let mut context = visit.context(protocol);
     context.awaits_continue =
@@ -221,7 +225,7 @@ fn refuse(mut visit: Visit, parts: &Parts, refusal: Refusal) -> Response<Outgoin
     let grpc = visit.version == Version::HTTP_2 && classify::is_grpc(&parts.headers);
     let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
     let refused = outline(parts, visit.context(protocol));
-    let upstream = visit.door.entry.upstream.clone();
+    let upstream = visit.entry.upstream.clone();
     visit.must_close = classify::must_close(&parts.headers) || matches!(refusal, Refusal::Fault(_));
     let bad = |why| Fault::because(Reason::BadRequest, why);
     let (fault, response) = match refusal {
@@ -298,7 +302,7 @@ impl Requested {
 
 /// Carries `exchange` to its answer. Its deadline is kept by whoever carries it.
 pub(crate) async fn carry(visit: &Visit, exchange: Exchange) -> Result<Answer, Fault> {
-    let entry = &visit.door.entry;
+    let entry = &visit.entry;
     let mut answer = entry.upstream.carry(exchange).await.map_err(|failure| failure.fault)?;
     // Backends are held to it where they are dialled; the other end of a tunnel may not be.
     if !fits(&answer.head.headers, &entry.settings) {

@@ -1,6 +1,6 @@
 //! Who offers what: the services of this node and those that peers have announced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -44,13 +44,13 @@ pub(crate) struct Target {
 
 /// Who offers what.
 pub struct Directory {
-    local: Vec<Local>,
-    hold: Duration,
     state: RwLock<State>,
 }
 
 #[derive(Default)]
 struct State {
+    local: Vec<Local>,
+    hold: Duration,
     offers: Offers,
     /// What entries see, and what peers see.
     entries: Arc<Table<Target>>,
@@ -63,27 +63,42 @@ impl Directory {
     /// A directory of the node's own services. `hold` is how long an exchange waits for a
     /// tunnel while none offers its service.
     pub fn new(local: Vec<Local>, hold: Duration) -> Directory {
-        let directory = Directory { local, hold, state: RwLock::default() };
-        directory.write(|_| ());
+        let directory = Directory { state: RwLock::default() };
+        directory.replace(local, hold);
         directory
+    }
+
+    /// Takes other services of the node, and another time to wait for a tunnel, for exchanges
+    /// that begin from now on. Those under way end where they are.
+    pub fn replace(&self, local: Vec<Local>, hold: Duration) {
+        self.write(|state| {
+            state.offers.set_hold(hold);
+            (state.local, state.hold) = (local, hold);
+        });
     }
 
     /// The services that this node offers to its peers.
     pub fn offered(&self) -> Vec<Service> {
-        self.local.iter().map(|local| local.service.clone()).collect()
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.local.iter().map(|local| local.service.clone()).collect()
     }
 
-    /// Enters what the peer of `session` offers; its authenticated name is the owner. A
-    /// route that belongs to another owner is refused, also while that owner is away.
+    /// Enters what the peer of `session` offers, in place of what it offered before; its
+    /// authenticated name is the owner. A route that belongs to another owner is refused, also
+    /// while that owner is away.
     pub fn announce(&self, session: &Session, announcement: Announcement) -> Announced {
         let mut refused = Vec::new();
         self.write(|state| {
-            state.offers.leave(session);
-            for service in announcement.services {
-                if let Err(message) = state.offers.admit(session, &service, self.hold) {
-                    refused.push(Refusal { service: service.name, message });
+            let mut entered = HashSet::new();
+            for service in &announcement.services {
+                match state.offers.admit(session, service, state.hold) {
+                    Ok(()) => _ = entered.insert(service.name.as_str()),
+                    Err(message) => {
+                        refused.push(Refusal { service: service.name.clone(), message });
+                    }
                 }
             }
+            state.offers.keep(session, &entered);
         });
         Announced { revision: announcement.revision, refused, addresses: Vec::new() }
     }
@@ -101,7 +116,7 @@ impl Directory {
             owner: offer.owner.to_string(),
             tunnels: offer.group.len(),
         });
-        let local = self.local.iter().map(|local| RouteLine {
+        let local = state.local.iter().map(|local| RouteLine {
             service: local.service.clone(),
             owner: "local".to_owned(),
             tunnels: 0,
@@ -160,13 +175,13 @@ impl Directory {
             rules(&offer.service, Target { service, upstream, remote: true })
         });
         let at_entries =
-            self.local.iter().filter(|l| l.at_entries).flat_map(|l| rules(&l.service, local(l)));
+            state.local.iter().filter(|l| l.at_entries).flat_map(|l| rules(&l.service, local(l)));
         let entries = Table::new(remote.chain(at_entries));
         state.entries = Arc::new(entries);
         state.peers =
-            Arc::new(Table::new(self.local.iter().flat_map(|l| rules(&l.service, local(l)))));
+            Arc::new(Table::new(state.local.iter().flat_map(|l| rules(&l.service, local(l)))));
         let named =
             |l: &Local| (l.service.name.as_str().into(), Table::new(rules(&l.service, local(l))));
-        state.by_name = Arc::new(self.local.iter().map(named).collect());
+        state.by_name = Arc::new(state.local.iter().map(named).collect());
     }
 }

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ pub struct Dispatch {
     directory: Arc<Directory>,
     recorder: Arc<dyn Recorder>,
     flights: Arc<Flights>,
-    max_exchanges: usize,
+    max_exchanges: AtomicUsize,
 }
 
 impl Dispatch {
@@ -37,12 +37,18 @@ impl Dispatch {
         recorder: Arc<dyn Recorder>,
         max_exchanges: usize,
     ) -> Dispatch {
+        let max_exchanges = AtomicUsize::new(max_exchanges);
         Dispatch { directory, recorder, flights: Arc::default(), max_exchanges }
     }
 
     /// What is under way.
     pub fn flights(&self) -> &Arc<Flights> {
         &self.flights
+    }
+
+    /// Carries at most so many exchanges at once from now on; those under way stay.
+    pub fn set_max_exchanges(&self, max_exchanges: usize) {
+        self.max_exchanges.store(max_exchanges, Ordering::Relaxed);
     }
 
     async fn handle(&self, mut exchange: Exchange) -> Result<Answer, Failure> {
@@ -77,7 +83,7 @@ impl Dispatch {
         if exchange.context.hops > MAX_HOPS {
             return Err(Fault::new(Reason::Loop));
         }
-        if self.flights.count() >= self.max_exchanges {
+        if self.flights.count() >= self.max_exchanges.load(Ordering::Relaxed) {
             return Err(Fault::because(Reason::Overloaded, "max_exchanges is reached").retry_safe());
         }
         self.directory.find(exchange).ok_or_else(|| {

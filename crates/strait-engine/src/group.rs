@@ -1,6 +1,6 @@
 //! The live tunnels that offer one service, as one upstream.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strait_wire::Reason;
@@ -11,25 +11,34 @@ use crate::{Answer, Carried, Exchange, Failure, Fault, Session, Upstream};
 
 /// The tunnels that offer one service.
 pub(crate) struct Group {
-    /// How long an exchange waits for a first tunnel before it is refused.
-    hold: Duration,
     members: Mutex<Members>,
     joined: Notify,
 }
 
-#[derive(Default)]
 struct Members {
+    /// How long an exchange waits for a first tunnel before it is refused.
+    hold: Duration,
     sessions: Vec<Session>,
     turn: usize,
 }
 
 impl Group {
     pub(crate) fn new(hold: Duration) -> Group {
-        Group { hold, members: Mutex::default(), joined: Notify::new() }
+        let members = Members { hold, sessions: Vec::new(), turn: 0 };
+        Group { members: Mutex::new(members), joined: Notify::new() }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Exchanges that begin to wait from now on wait so long.
+    pub(crate) fn set_hold(&self, hold: Duration) {
+        self.members().hold = hold;
     }
 
     pub(crate) fn join(&self, session: &Session) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut members = self.members();
         if !members.sessions.iter().any(|known| known.is(session)) {
             members.sessions.push(session.clone());
         }
@@ -37,19 +46,22 @@ impl Group {
         self.joined.notify_waiters();
     }
 
-    pub(crate) fn leave(&self, session: &Session) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Whether it was a member.
+    pub(crate) fn leave(&self, session: &Session) -> bool {
+        let mut members = self.members();
+        let before = members.sessions.len();
         members.sessions.retain(|known| !known.is(session));
+        members.sessions.len() < before
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).sessions.len()
+        self.members().sessions.len()
     }
 
     /// The member with the fewest requests open, other than `tried`; of equals the one
     /// whose turn it is.
     fn choose(&self, tried: &[Session]) -> Option<Session> {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut members = self.members();
         let count = members.sessions.len();
         members.turn = members.turn.wrapping_add(1);
         let turn = members.turn;
@@ -67,7 +79,8 @@ impl Group {
         if session.is_some() || !after.awaits() {
             return session;
         }
-        timeout(self.hold, joined).await.ok()?;
+        let hold = self.members().hold;
+        timeout(hold, joined).await.ok()?;
         self.choose(tried)
     }
 

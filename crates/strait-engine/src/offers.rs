@@ -1,6 +1,6 @@
 //! The services that peers have announced, and to whom each route belongs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +42,34 @@ impl Offers {
 
     /// Nothing goes through `session` any more.
     pub(crate) fn leave(&self, session: &Session) {
-        self.list.iter().for_each(|offer| offer.group.leave(session));
+        self.list.iter().for_each(|offer| _ = offer.group.leave(session));
+    }
+
+    /// Nothing but the services of these names goes through `session` any more. What it offered
+    /// beside them, and nobody else does, is not known any more: its owner has said so.
+    pub(crate) fn keep(&mut self, session: &Session, names: &HashSet<&str>) {
+        let mut gone = Vec::new();
+        self.list.retain(|offer| {
+            let stays = names.contains(offer.service.name.as_str()) || !offer.group.leave(session);
+            let known = stays || offer.group.len() > 0;
+            if !known {
+                gone.push((Arc::clone(&offer.owner), offer.service.clone()));
+            }
+            known
+        });
+        if gone.is_empty() {
+            return;
+        }
+        gone.iter().for_each(|(owner, service)| self.vacate(owner, service));
+        let places = self.list.iter().enumerate();
+        self.names = places
+            .map(|(index, offer)| ((Arc::clone(&offer.owner), offer.service.name.clone()), index))
+            .collect();
+    }
+
+    /// Exchanges that begin to wait for a tunnel from now on wait so long.
+    pub(crate) fn set_hold(&self, hold: Duration) {
+        self.list.iter().for_each(|offer| offer.group.set_hold(hold));
     }
 
     /// Enters one service of the peer of `session`, whose authenticated name is the owner.
@@ -198,6 +225,30 @@ mod tests {
         assert!(!admit(&b, service("x", "two.test", "", http)));
         assert!(admit(&b, service("calls", "two.test", "", grpc)));
         assert!(admit(&b, service("below", "two.test", "/b", &[])));
+    }
+
+    #[test]
+    fn what_nobody_offers_any_more_is_forgotten_and_its_place_is_free() {
+        let mut offers = Offers::default();
+        let (old, new, b) = (session("a"), session("a"), session("b"));
+        for (name, host) in [("one", "h1"), ("two", "h2"), ("three", "h3")] {
+            offers.admit(&old, &service(name, host, "/", &[]), Duration::ZERO).unwrap();
+        }
+        offers.admit(&new, &service("two", "h2", "/", &[]), Duration::ZERO).unwrap();
+        offers.keep(&old, &HashSet::from(["three"]));
+        let known: Vec<_> =
+            offers.iter().map(|o| (o.service.name.as_str(), o.group.len())).collect();
+        assert_eq!(known, [("two", 1), ("three", 1)]);
+        let mut admit = |session: &Session, service: Service| {
+            offers.admit(session, &service, Duration::ZERO).is_ok()
+        };
+        assert!(admit(&b, service("x", "h1", "/", &[])), "nobody has it");
+        assert!(!admit(&b, service("y", "h2", "/", &[])), "the other tunnel offers it");
+        assert!(!admit(&b, service("y", "h3", "/", &[])));
+        assert!(admit(&new, service("three", "h4", "/", &[])), "it is found by its name");
+        assert!(admit(&b, service("y", "h3", "/", &[])));
+        offers.leave(&new);
+        assert_eq!(offers.iter().count(), 4, "who only leaves may come back");
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub struct Mux {
     /// The answer to the peer's announcement. A later one replaces it: a peer that announces
     /// without reading must not fill the queue with answers.
     pub(crate) announced: Option<Announced>,
+    /// What this side offers, not yet sent. A later one replaces it: whoever changes it often
+    /// must not fill the queue of a peer that does not read.
+    pub(crate) announcement: Option<Announcement>,
     pub(crate) violations: u32,
     /// Bytes of control since the last piece.
     pub(crate) control_run: usize,
@@ -176,6 +179,7 @@ impl Mux {
             // The first ping goes at once: its answer tells the round trip.
             ping: Ping { nonce: 0, next: now, sent: None, pong: None, rtt: None },
             announced: None,
+            announcement: None,
             violations: 0,
             control_run: 0,
             stats: Stats::default(),
@@ -183,9 +187,9 @@ impl Mux {
         }
     }
 
-    /// Announces the services that this side offers.
+    /// Announces the services that this side offers, in place of those before.
     pub fn announce(&mut self, announcement: Announcement) {
-        self.control.push_back(Frame::Announce(announcement));
+        self.announcement = Some(announcement);
     }
 
     /// Answers the peer's announcement.
@@ -221,6 +225,7 @@ impl Mux {
         self.credits.clear();
         self.ping.pong = None;
         self.announced = None;
+        self.announcement = None;
         self.leaving = Leaving::Said;
         let numbers: Vec<StreamNo> = self.table.keys().copied().collect();
         for no in numbers {

@@ -42,6 +42,7 @@ impl Mux {
         !self.control.is_empty()
             || self.ping.pong.is_some()
             || self.announced.is_some()
+            || self.announcement.is_some()
             || self.credit_is_due()
             || self.schedule.next(&mut self.table).is_some()
     }
@@ -53,6 +54,8 @@ impl Mux {
             Some(Frame::Pong(nonce))
         } else {
             let announced = self.announced.take().map(Frame::Announced);
+            // Before a goodbye: nothing is offered after that.
+            let announced = announced.or_else(|| self.announcement.take().map(Frame::Announce));
             announced.or_else(|| self.control.pop_front()).or_else(|| self.next_credit())
         }?;
         self.control_run += CONTROL_COST;

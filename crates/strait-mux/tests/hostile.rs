@@ -8,8 +8,8 @@ use common::{Node, answer, chunk, hello, open, opening, plain};
 use http::{HeaderMap, HeaderValue};
 use strait_mux::{Event, Fatal, Refused, Settings, Taken};
 use strait_wire::{
-    Data, First, Frame, GoAway, Hello, MessageStart, Opening, Protocol, Reason, Reset, Side,
-    StreamFrame, StreamNo,
+    Announcement, Data, First, Frame, GoAway, Hello, MessageStart, Opening, Protocol, Reason,
+    Reset, Side, StreamFrame, StreamNo,
 };
 
 const PEERS: u64 = 2;
@@ -402,6 +402,20 @@ fn pings_and_news_do_not_pile_up() {
     let pongs: Vec<_> = node.pull_all();
     assert!(matches!(pongs[..], [Frame::Pong(99_999)]), "one answer, to the last one");
     assert!(node.events().is_empty());
+}
+
+#[test]
+fn announcements_to_a_peer_that_does_not_read_do_not_pile_up() {
+    let mut node = Node::new();
+    for revision in 1..=100_000 {
+        node.mux.announce(Announcement { revision, services: Vec::new() });
+    }
+    node.mux.goodbye(Reason::Draining, "bye");
+    let frames: Vec<_> = node.pull_all();
+    let [Frame::Announce(last), Frame::GoAway(_)] = &frames[..] else {
+        panic!("one announcement, and none after a goodbye: {frames:?}");
+    };
+    assert_eq!(last.revision, 100_000);
 }
 
 #[test]

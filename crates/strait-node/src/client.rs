@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use strait_engine::{Ending, Session};
 use strait_wire::{Reason, Side};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::ServerUrl;
 use crate::hub::Hub;
 use crate::link::dial::{DialError, Dialer};
 use crate::reconnect::{Backoff, Obstacle};
@@ -20,24 +23,54 @@ const SERVER: &str = "server";
 
 /// Keeps one tunnel to the server alive.
 pub(crate) struct Client {
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) dialer: Dialer,
-    pub(crate) once: bool,
+    hub: Arc<Hub>,
+    dialer: ArcSwap<Dialer>,
+    /// Another server, or other credentials: what stands is given up for what can be had now.
+    redial: Notify,
+    once: bool,
+}
+
+/// How an attempt ended.
+enum Attempt {
+    /// The node stops.
+    Stopped,
+    /// It has to be made anew, at once.
+    Again,
+    Failed(DialError),
 }
 
 impl Client {
-    /// Dials until `stop`. With `once` the first failure ends it.
+    /// A client that dials as `dialer` says; `once`: the first failure ends it.
+    pub(crate) fn new(hub: Arc<Hub>, dialer: Arc<Dialer>, once: bool) -> Client {
+        Client { hub, dialer: ArcSwap::new(dialer), redial: Notify::new(), once }
+    }
+
+    /// Dials in another way from now on. With `redial` at once, and the tunnel that stands is
+    /// retired.
+    pub(crate) fn replace(&self, dialer: Arc<Dialer>, redial: bool) {
+        self.dialer.store(dialer);
+        if redial {
+            self.redial.notify_one();
+        }
+    }
+
+    /// Dials until `stop`.
     ///
     /// # Errors
     /// With `once`: what the first attempt failed at.
-    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), String> {
+    pub(crate) async fn run(&self, stop: CancellationToken) -> Result<(), String> {
         let mut backoff = Backoff::default();
         let mut said = String::new();
         loop {
             let began = Instant::now();
             let failure = match self.attempt(&stop).await {
-                None => return Ok(()),
-                Some(failure) => failure,
+                Attempt::Stopped => return Ok(()),
+                Attempt::Failed(failure) => failure,
+                Attempt::Again => {
+                    backoff.reset();
+                    said.clear();
+                    continue;
+                }
             };
             if began.elapsed() >= PROVEN {
                 backoff.reset();
@@ -60,27 +93,29 @@ impl Client {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = self.redial.notified() => said.clear(),
                 () = stop.cancelled() => return Ok(()),
             }
         }
     }
 
-    /// One tunnel from beginning to end; `None` once the node is stopping.
-    async fn attempt(&self, stop: &CancellationToken) -> Option<DialError> {
-        let session = self.hub.open(SERVER, Side::Dialer, self.dialer.server.authority());
+    /// One tunnel from beginning to end.
+    async fn attempt(&self, stop: &CancellationToken) -> Attempt {
+        let dialer = self.dialer.load_full();
+        let session = self.hub.open(SERVER, Side::Dialer, dialer.server.authority());
         let dialled = tokio::select! {
-            dialled = self.dialer.dial(&session) => dialled,
+            dialled = dialer.dial(&session) => dialled,
             () = stop.cancelled() => {
                 self.hub.discard(&session);
-                return None;
+                return Attempt::Stopped;
             }
         };
         match dialled {
             Err(error) => {
                 self.hub.discard(&session);
-                Some(error)
+                Attempt::Failed(error)
             }
-            Ok(incoming) => self.live(session, incoming, stop).await,
+            Ok(incoming) => self.live(session, incoming, &dialer.server, stop).await,
         }
     }
 
@@ -88,21 +123,28 @@ impl Client {
         &self,
         session: Session,
         incoming: crate::link::Received,
+        server: &ServerUrl,
         stop: &CancellationToken,
-    ) -> Option<DialError> {
+    ) -> Attempt {
         self.hub.tunnels.fetch_add(1, Ordering::Relaxed);
-        let hub = Arc::clone(&self.hub);
+        let (hub, live) = (Arc::clone(&self.hub), session.clone());
         // In a task of its own: a draining node still runs it after dialling has stopped.
         let run = self
             .hub
             .links
             .spawn(async move { hub.run(session, incoming, Box::new(|_| true)).await });
-        let ending = run.await.unwrap_or_else(|error| Ending::Lost(error.to_string()));
+        let ended = tokio::select! {
+            ended = run => ended,
+            () = self.redial.notified() => {
+                self.hub.retire(&live);
+                return Attempt::Again;
+            }
+        };
         if stop.is_cancelled() {
-            return None;
+            return Attempt::Stopped;
         }
-        let server = &self.dialer.server;
-        Some(match ending {
+        let ending = ended.unwrap_or_else(|error| Ending::Lost(error.to_string()));
+        Attempt::Failed(match ending {
             Ending::Goodbye(Some(goaway)) if goaway.reason == Reason::ClientLimit => {
                 DialError::Unwanted(format!(
                     "{server}: another client with the id {} took over; give each its own with --id",

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use strait_engine::{
     Budget, Directory, Dispatch, Ending, News, Session, Settings, Turns, Upstream, drive, serve,
 };
-use strait_wire::{Announced, Announcement, Hello, Reason, Refusal, Side};
+use strait_wire::{Announced, Announcement, Hello, Reason, Refusal, Service, Side};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,8 +22,7 @@ pub(crate) struct Hub {
     pub(crate) instance: bytes::Bytes,
     pub(crate) directory: Arc<Directory>,
     pub(crate) dispatch: Arc<Dispatch>,
-    pub(crate) settings: Settings,
-    pub(crate) session_budget: usize,
+    pub(crate) terms: ArcSwap<Terms>,
     pub(crate) budget: Budget,
     /// In which bodies are moved.
     pub(crate) turns: Turns,
@@ -30,16 +31,27 @@ pub(crate) struct Hub {
     /// Sessions.
     pub(crate) links: TaskTracker,
     pub(crate) draining: CancellationToken,
-    /// Where visitors reach this node's entries, for people at the other end.
-    pub(crate) addresses: Vec<String>,
     pub(crate) started: Instant,
     pub(crate) sessions: Mutex<Vec<Peer>>,
     /// Sessions begun, live or not; numbers this client's connections.
     pub(crate) connections: AtomicU64,
     /// Tunnels that came up.
     pub(crate) tunnels: AtomicU64,
+    /// Reloads of the configuration: put to use, and refused for a mistake.
+    pub(crate) reloads: AtomicU64,
+    pub(crate) reloads_refused: AtomicU64,
     /// Violations of the protocol by peers whose sessions have ended.
     pub(crate) violations: AtomicU64,
+}
+
+/// What a new tunnel is given. Tunnels that are up keep what they were given.
+pub(crate) struct Terms {
+    pub(crate) settings: Settings,
+    pub(crate) session_budget: usize,
+    /// Where visitors reach this node's entries, for people at the other end.
+    pub(crate) addresses: Vec<String>,
+    /// How long what is under way may take when a tunnel, or the node, ends.
+    pub(crate) drain: Duration,
 }
 
 /// One live session and what its peer said of itself.
@@ -51,6 +63,17 @@ pub(crate) struct Peer {
     pub(crate) since: Instant,
     /// `None` until its Hello.
     pub(crate) hello: Option<Arc<Hello>>,
+    /// How often its peer was told what this node offers.
+    pub(crate) revision: u64,
+    /// It carries to their end the requests that it has, and no others.
+    pub(crate) leaving: bool,
+}
+
+impl Peer {
+    fn announce(&mut self, services: Vec<Service>) {
+        self.revision += 1;
+        self.session.announce(Announcement { revision: self.revision, services });
+    }
 }
 
 /// Which services a peer may announce.
@@ -67,14 +90,56 @@ impl Hub {
             software: concat!("strait/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Hello::default()
         };
-        let budget = self.budget.child(self.session_budget);
-        let (settings, turns) = (self.settings.clone(), self.turns.clone());
+        let terms = self.terms.load();
+        let budget = self.budget.child(terms.session_budget);
+        let (settings, turns) = (terms.settings.clone(), self.turns.clone());
         let session = Session::new(name.into(), side, settings, budget.clone(), hello, turns);
-        session.announce(Announcement { revision: 1, services: self.directory.offered() });
-        let peer =
-            Peer { session: session.clone(), budget, address, since: Instant::now(), hello: None };
-        self.peers(|peers| peers.push(peer));
+        let mut peer = Peer {
+            session: session.clone(),
+            budget,
+            address,
+            since: Instant::now(),
+            hello: None,
+            revision: 0,
+            leaving: false,
+        };
+        self.peers(|peers| {
+            // Under the lock: whoever changes what is offered tells all that are in the list.
+            peer.announce(self.directory.offered());
+            peers.push(peer);
+        });
         session
+    }
+
+    /// Tells every peer what this node offers now.
+    pub(crate) fn announce(&self) {
+        self.peers(|peers| {
+            let services = self.directory.offered();
+            let staying = peers.iter_mut().filter(|peer| !peer.leaving);
+            staying.for_each(|peer| peer.announce(services.clone()));
+        });
+    }
+
+    /// Ends a session in order: nothing new goes through it, and what it carries may end within
+    /// the drain time.
+    pub(crate) fn retire(&self, session: &Session) {
+        self.withdraw(session);
+        session.leave();
+        let (session, drain) = (session.clone(), self.terms.load().drain);
+        self.links.spawn(async move {
+            if timeout(drain, session.drain()).await.is_err() {
+                session.close(Reason::Draining, "the drain time is over");
+            }
+        });
+    }
+
+    /// Sends nothing new through `session`, which is leaving.
+    fn withdraw(&self, session: &Session) {
+        self.directory.withdraw(session);
+        self.peers(|peers| {
+            let leaving = peers.iter_mut().filter(|peer| peer.session.is(session));
+            leaving.for_each(|peer| peer.leaving = true);
+        });
     }
 
     /// Forgets a session that never lived.
@@ -144,7 +209,7 @@ impl Hub {
                     &goaway.message
                 };
                 tracing::info!(peer = %session.name(), why, "the peer is leaving");
-                self.directory.withdraw(session);
+                self.withdraw(session);
             }
         }
     }
@@ -167,7 +232,7 @@ impl Hub {
         });
         let mut answer = self.directory.announce(session, announcement);
         answer.refused.append(&mut refused);
-        answer.addresses = self.addresses.clone();
+        answer.addresses.clone_from(&self.terms.load().addresses);
         answer
     }
 
@@ -182,7 +247,8 @@ impl Hub {
                     peer.hello = Some(Arc::clone(&hello));
                     continue;
                 }
-                let Some(known) = &peer.hello else { continue };
+                // One that is leaving has made room, and may end what it carries.
+                let Some(known) = peer.hello.as_ref().filter(|_| !peer.leaving) else { continue };
                 if known.client_id == hello.client_id && peer.session.name() == session.name() {
                     let newer_known =
                         known.instance == hello.instance && known.connection > hello.connection;

@@ -8,8 +8,10 @@ mod link;
 mod node;
 pub mod observe;
 mod reconnect;
+pub mod reload;
 pub mod secrets;
 mod server;
+mod setup;
 mod status;
 
 pub use node::{Node, StartError};

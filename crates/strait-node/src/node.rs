@@ -7,29 +7,29 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
-use strait_edge::{Backend, Cors, Entry, tls};
-use strait_engine::{Budget, Directory, Dispatch, Local, Recorder, Upstream};
+use arc_swap::ArcSwap;
+use strait_engine::{Budget, Directory, Dispatch, Recorder, Upstream};
 use strait_wire::Reason;
 use tokio::net::TcpListener;
+use tokio::sync;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Client;
-use crate::config::{Config, Identity, Role, ServiceConfig, TunnelDial};
+use crate::config::{Config, Role};
 use crate::hub::Hub;
 use crate::link::accept;
-use crate::link::dial::Dialer;
 use crate::observe::{Live, Recorders};
-use crate::secrets::Failures;
+use crate::reload::{End, Read, Reloader, Running, SetLevel, Used};
 use crate::server::Server;
+use crate::setup::{Setup, Tunnel};
 use crate::status::{Sums, View};
 
 /// Why a node cannot start; says what to do.
 #[derive(Debug)]
-pub struct StartError(String);
+pub struct StartError(pub(crate) String);
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,17 +41,12 @@ impl std::error::Error for StartError {}
 
 /// A node whose ports are bound and which begins to work when it is [run](Node::run_until).
 pub struct Node {
-    hub: Arc<Hub>,
+    running: Arc<Running>,
     view: Arc<View>,
-    entries: Vec<(TcpListener, Entry, SocketAddr)>,
-    tunnel: Tunnel,
-    drain: Duration,
-}
-
-/// The only thing in which the two roles differ.
-enum Tunnel {
-    Listen(TcpListener, Option<Arc<rustls::ServerConfig>>, Arc<Server>),
-    Dial(Client),
+    /// In the order of the configuration.
+    entries: Vec<TcpListener>,
+    /// Where tunnels arrive; `None` on a client.
+    tunnel: Option<TcpListener>,
 }
 
 impl Node {
@@ -61,51 +56,49 @@ impl Node {
     /// # Errors
     /// What cannot be bound, read or set up.
     pub async fn start(config: Config, recorder: Arc<dyn Recorder>) -> Result<Node, StartError> {
-        let edge = Arc::new(edge_settings(&config));
-        let locals = config.services.iter().map(|s| local(s, &edge)).collect::<Result<_, _>>()?;
-        let directory = Arc::new(Directory::new(locals, config.timeouts.hold));
+        let setup = Setup::of(&config, None)?;
+        let directory = Arc::new(Directory::new(setup.locals(), config.timeouts.hold));
         let sums = Arc::new(Sums::default());
         let recorders = Recorders(vec![sums.clone(), recorder]);
         let most = config.limits.max_exchanges as usize;
         let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), most));
-        let mut bound = Vec::new();
+        let upstream: Arc<dyn Upstream> = dispatch.clone();
+        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for entry in &config.entries {
             let listener = bind(entry.listen, &format!("entry {}", entry.name)).await?;
-            let address = listener.local_addr().map_err(|e| StartError(e.to_string()))?;
-            let upstream: Arc<dyn Upstream> = dispatch.clone();
-            let tls = match &entry.tls {
-                Some((cert, key)) => Some(server_tls(
-                    &Identity::from_files(cert, key).map_err(StartError)?,
-                    tls::BOTH,
-                )?),
-                None => None,
-            };
-            let entry = Entry {
-                name: entry.name.as_str().into(),
-                upstream,
-                settings: edge.clone(),
-                tls,
-                cors: Cors::new(entry.cors_origins.clone()),
-            };
-            bound.push((listener, entry, address));
+            addresses.push(listener.local_addr().map_err(|e| StartError(e.to_string()))?);
+            listeners.push(listener);
         }
-        let hub = Arc::new(hub(&config, directory, dispatch, &bound)?);
-        let tunnel = tunnel(&config, &hub).await?;
+        let entries = setup.entries(&config, &upstream);
+        let hub = Arc::new(hub(&config, &setup, &addresses, directory, dispatch)?);
+        let (end, tunnel) = end(&config, &setup, &hub).await?;
         let view = Arc::new(View { hub: hub.clone(), sums });
-        Ok(Node { hub, view, entries: bound, tunnel, drain: config.timeouts.drain })
+        let running = Running {
+            hub,
+            entries: entries
+                .into_iter()
+                .map(|entry| Arc::new(ArcSwap::from_pointee(entry)))
+                .collect(),
+            addresses,
+            end,
+            used: Arc::new(sync::Mutex::new(Used { config, setup })),
+        };
+        Ok(Node { running: Arc::new(running), view, entries: listeners, tunnel })
     }
 
     /// Where the entries are, in the order of the configuration.
     pub fn entries(&self) -> Vec<SocketAddr> {
-        self.entries.iter().map(|(_, _, address)| *address).collect()
+        self.running.addresses.clone()
     }
 
     /// Where tunnels are accepted; `None` on a client.
     pub fn tunnel(&self) -> Option<SocketAddr> {
-        match &self.tunnel {
-            Tunnel::Listen(listener, ..) => listener.local_addr().ok(),
-            Tunnel::Dial(_) => None,
-        }
+        self.tunnel.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Whoever gives the node, while it runs, the configuration that `read` reads.
+    pub fn reloader(&self, read: Read, set_level: SetLevel) -> Reloader {
+        Reloader::new(self.running.clone(), read, set_level)
     }
 
     /// What the node says about itself while it runs.
@@ -120,18 +113,21 @@ impl Node {
     /// # Errors
     /// A client told to try only once could not connect.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), String> {
-        let hub = self.hub;
+        let hub = &self.running.hub;
         let mut entries = JoinSet::new();
-        for (listener, entry, _) in self.entries {
-            entries.spawn(strait_edge::serve(listener, entry, hub.draining.clone()));
+        for (listener, entry) in self.entries.into_iter().zip(&self.running.entries) {
+            entries.spawn(strait_edge::serve(listener, entry.clone(), hub.draining.clone()));
         }
         let worked = async {
-            match self.tunnel {
-                Tunnel::Listen(listener, tls, server) => {
-                    accept::listen(listener, tls, server, hub.draining.clone()).await;
+            match (&self.running.end, self.tunnel) {
+                (End::Client(client), _) => client.run(hub.draining.clone()).await,
+                (End::Server(server), listener) => {
+                    let (gate, stop) = (server.clone(), hub.draining.clone());
+                    if let Some(listener) = listener {
+                        accept::listen(listener, gate, stop).await;
+                    }
                     Ok(())
                 }
-                Tunnel::Dial(client) => client.run(hub.draining.clone()).await,
             }
         };
         let mut worked = std::pin::pin!(worked);
@@ -140,7 +136,7 @@ impl Node {
             outcome = &mut worked => outcome?,
         }
         hub.draining.cancel();
-        let deadline = tokio::time::Instant::now() + self.drain;
+        let deadline = tokio::time::Instant::now() + hub.terms.load().drain;
         let orderly = async {
             let leaving = async {
                 for peer in hub.live() {
@@ -159,7 +155,7 @@ impl Node {
         };
         if timeout_at(deadline, orderly).await.is_err() {
             tracing::warn!("the drain time is over; cutting what is left");
-            cut(&hub).await;
+            cut(hub).await;
         }
         Ok(())
     }
@@ -188,141 +184,56 @@ async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError
     })
 }
 
-/// A limit for those who count in 32 bits; the largest that they know stands for all above it.
-fn small(limit: u64) -> u32 {
-    u32::try_from(limit).unwrap_or(u32::MAX)
-}
-
 fn hub(
     config: &Config,
+    setup: &Setup,
+    addresses: &[SocketAddr],
     directory: Arc<Directory>,
     dispatch: Arc<Dispatch>,
-    entries: &[(TcpListener, Entry, SocketAddr)],
 ) -> Result<Hub, StartError> {
     let (role, name) = match &config.role {
         Role::Server(_) => ("server", crate::config::host_name()),
         Role::Client(dial) => ("client", dial.id.clone()),
     };
     let instance = getrandom::u64().map_err(|e| StartError(format!("no randomness: {e}")))?;
-    let scheme = |entry: &Entry| if entry.tls.is_some() { "https" } else { "http" };
-    let limits = &config.limits;
-    let settings = strait_engine::Settings {
-        initial_credit: small(limits.initial_window.min(64 * 1024)),
-        window: small(limits.initial_window),
-        window_max: small(limits.max_window.max(limits.initial_window)),
-        max_requests: small(limits.max_requests),
-        ping_interval: config.timeouts.ping_interval,
-        ping_timeout: config.timeouts.ping_timeout,
-        ..strait_engine::Settings::default()
-    };
     Ok(Hub {
         role,
         name,
         instance: bytes::Bytes::copy_from_slice(&instance.to_be_bytes()),
         directory,
         dispatch,
-        settings,
-        session_budget: limits.session_budget as usize,
-        budget: Budget::new(limits.process_budget as usize),
+        terms: ArcSwap::from_pointee(setup.terms(config, addresses)),
+        budget: Budget::new(config.limits.process_budget as usize),
         turns: strait_engine::Turns::start(),
         tasks: TaskTracker::new(),
         links: TaskTracker::new(),
         draining: CancellationToken::new(),
-        addresses: entries
-            .iter()
-            .map(|(_, entry, at)| format!("{}://{at}", scheme(entry)))
-            .collect(),
         started: Instant::now(),
         sessions: Mutex::default(),
         connections: AtomicU64::new(0),
         tunnels: AtomicU64::new(0),
+        reloads: AtomicU64::new(0),
+        reloads_refused: AtomicU64::new(0),
         violations: AtomicU64::new(0),
     })
 }
 
-async fn tunnel(config: &Config, hub: &Arc<Hub>) -> Result<Tunnel, StartError> {
-    match &config.role {
-        Role::Server(listen) => {
-            let listener = bind(listen.listen, "the tunnel").await?;
-            let identity = listen.tls.identity().map_err(StartError)?;
-            let tls = identity.map(|identity| server_tls(&identity, tls::HTTP2)).transpose()?;
-            let failures = Failures::default();
-            let server = Server { hub: hub.clone(), config: listen.clone(), failures };
-            Ok(Tunnel::Listen(listener, tls, Arc::new(server)))
+/// The only thing in which the two roles differ.
+async fn end(
+    config: &Config,
+    setup: &Setup,
+    hub: &Arc<Hub>,
+) -> Result<(End, Option<TcpListener>), StartError> {
+    match &setup.tunnel {
+        Tunnel::Accept(access) => {
+            let listener = bind(access.config.listen, "the tunnel").await?;
+            let server = Server::new(hub.clone(), access.clone());
+            Ok((End::Server(Arc::new(server)), Some(listener)))
         }
-        Role::Client(dial) => {
-            let client = Client { hub: hub.clone(), dialer: dialer(dial)?, once: dial.once };
-            Ok(Tunnel::Dial(client))
+        Tunnel::Dial(dialer) => {
+            let once = matches!(&config.role, Role::Client(dial) if dial.once);
+            let client = Client::new(hub.clone(), dialer.clone(), once);
+            Ok((End::Client(Arc::new(client)), None))
         }
     }
-}
-
-fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
-    let credential = match &dial.token {
-        None => None,
-        Some(token) => {
-            let mut value =
-                HeaderValue::from_str(&format!("Bearer {}", token.reveal())).map_err(|_| {
-                    StartError("the token has characters that headers cannot carry".to_owned())
-                })?;
-            value.set_sensitive(true);
-            Some(value)
-        }
-    };
-    let tls = if dial.server.tls { Some(client_tls(dial)?) } else { None };
-    Ok(Dialer { server: dial.server.clone(), tls, credential })
-}
-
-fn client_tls(dial: &TunnelDial) -> Result<Arc<rustls::ClientConfig>, StartError> {
-    let extra_roots = match &dial.ca {
-        None => None,
-        Some(path) => Some(std::fs::read(path).map_err(|e| {
-            StartError(format!("the CA file {} cannot be read: {e}", path.display()))
-        })?),
-    };
-    let trust = tls::Trust { extra_roots, pin: dial.pin, insecure: false };
-    tls::client(&trust, tls::HTTP2).map_err(|e| StartError(e.to_string()))
-}
-
-fn local(service: &ServiceConfig, edge: &Arc<strait_edge::Settings>) -> Result<Local, StartError> {
-    let said = |error: String| StartError(format!("service {}: {error}", service.name));
-    let mut backend = Backend::new(service.backend.clone(), edge.clone(), &tls::Trust::default())
-        .map_err(|e| said(e.to_string()))?;
-    if let Some(host) = &service.host_override {
-        backend = backend.with_host(host).map_err(|e| said(e.to_string()))?;
-    }
-    Ok(Local { service: service.announced(), upstream: Arc::new(backend), at_entries: false })
-}
-
-fn edge_settings(config: &Config) -> strait_edge::Settings {
-    let (times, limits) = (&config.timeouts, &config.limits);
-    strait_edge::Settings {
-        first_byte: times.first_byte,
-        headers: times.headers,
-        body_idle: times.body_idle,
-        answer_idle: times.answer_idle,
-        keep_alive_idle: times.keep_alive_idle,
-        backend_connect: times.backend_connect,
-        backend_idle: times.backend_idle,
-        continue_wait: times.continue_wait,
-        answer_head: times.answer_head,
-        handshake: times.websocket_handshake,
-        close_wait: times.websocket_close,
-        max_header_bytes: limits.max_header_bytes as usize,
-        max_header_fields: limits.max_header_fields as usize,
-        max_uri: limits.max_uri as usize,
-        max_body: limits.max_body,
-        max_control_frames: small(limits.max_control_frames),
-        max_message: limits.max_message,
-        max_idle_connections: limits.max_idle_connections as usize,
-        ..strait_edge::Settings::default()
-    }
-}
-
-fn server_tls(
-    identity: &Identity,
-    alpn: &[&[u8]],
-) -> Result<Arc<rustls::ServerConfig>, StartError> {
-    tls::server_config(identity.chain.clone(), identity.key.clone_key(), alpn)
-        .map_err(|e| StartError(e.to_string()))
 }

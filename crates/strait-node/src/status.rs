@@ -68,6 +68,8 @@ impl Live for View {
                 bytes_out: sum(&self.sums.bytes_out),
                 sessions: tunnels,
                 reconnects: if hub.role == "client" { tunnels.saturating_sub(1) } else { 0 },
+                reloads: sum(&hub.reloads),
+                reloads_refused: sum(&hub.reloads_refused),
                 violations: hub.violations(),
                 budget_used: hub.budget.used() as u64,
                 budget: hub.budget.limit() as u64,

@@ -46,6 +46,8 @@ impl Live for Node {
             routes: vec![RouteStatus { service: "web".to_owned(), ..RouteStatus::default() }],
             totals: Totals {
                 reconnects: 3,
+                reloads: 5,
+                reloads_refused: 2,
                 violations: 9,
                 budget_used: 8192,
                 budget: 131_072,
@@ -83,7 +85,7 @@ async fn world(hosts: &[&str]) -> World {
     metrics.watch(node.clone());
     let (stop, stopped) = oneshot::channel();
     let address = admin.address();
-    tokio::spawn(admin.serve(metrics.clone(), node.clone(), async {
+    tokio::spawn(admin.serve(metrics.clone(), node.clone(), None, async {
         let _ = stopped.await;
     }));
     World { address, node, metrics, _stop: stop }
@@ -177,6 +179,22 @@ async fn a_web_page_gets_no_help_from_it() {
     for method in ["POST", "PUT", "DELETE"] {
         let request = format!("{method} /status HTTP/1.1\nHost: localhost:PORT\nContent-Length: 0");
         assert!(world.ask(&request).await.starts_with("HTTP/1.1 405 "));
+    }
+}
+
+#[tokio::test]
+async fn a_reload_is_asked_for_by_post_and_not_by_a_web_page() {
+    let world = world(&["node.example:1234"]).await;
+    let asked = async |head: &str| {
+        let answer = world.ask(&format!("{head}\nContent-Length: 0")).await;
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let post = "POST /reload HTTP/1.1\nHost: localhost:PORT";
+    assert_eq!(asked(post).await, "404", "this node has nothing to reload");
+    assert_eq!(asked("GET /reload HTTP/1.1\nHost: localhost:PORT").await, "405");
+    assert_eq!(asked("POST /reload HTTP/1.1\nHost: evil.example").await, "403");
+    for origin in ["http://evil.example", "http://localhost:PORT", "null"] {
+        assert_eq!(asked(&format!("{post}\nOrigin: {origin}")).await, "403", "{origin}");
     }
 }
 

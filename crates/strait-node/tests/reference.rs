@@ -119,6 +119,26 @@ fn limits_without_a_key_are_those_of_the_code() {
 }
 
 #[test]
+fn the_page_of_reloads_says_of_every_key_when_it_takes_effect() {
+    let page = fs::read_to_string(path("reference/reload.md")).unwrap();
+    let example = fs::read_to_string(path("strait.example.toml")).unwrap();
+    let mut table = "";
+    for line in example.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.trim_matches(['[', ']']);
+        }
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        let plain = key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let row = page.lines().any(|row| {
+            row.starts_with('|')
+                && [format!("`{key}`"), format!("`{table}.{key}`")].iter().any(|k| row.contains(k))
+        });
+        assert!(!plain || row, "docs/reference/reload.md has no row with `{table}.{key}`");
+    }
+}
+
+#[test]
 fn the_example_file_names_every_key() {
     let example = fs::read_to_string(path("strait.example.toml")).unwrap();
     for row in Limits::rows().iter().chain(&Timeouts::rows()) {

@@ -41,6 +41,11 @@ pub(crate) fn run(arguments: &ClientArguments) -> ExitCode {
     match load(arguments.node.config.as_deref(), &over) {
         Ok(loaded) => run::run(Prepared {
             config: loaded.config,
+            from_file: arguments.node.config.is_some(),
+            read: {
+                let file = arguments.node.config.clone();
+                Box::new(move || load(file.as_deref(), &over))
+            },
             warnings: loaded.warnings,
             greet: Box::new(|config, addresses| (greet::client(config, addresses), Vec::new())),
         }),

@@ -9,6 +9,7 @@ mod greet;
 mod run;
 mod server;
 mod services;
+mod signals;
 mod status;
 mod token;
 

@@ -10,11 +10,14 @@ use std::time::Duration;
 use strait_engine::Recorder;
 use strait_node::admin::Admin;
 use strait_node::config::{Config, LogFormat, Place, ServiceConfig};
+use strait_node::observe::log::LevelSwitch;
 use strait_node::observe::{self, AccessLog, Live, Metrics, Recorders};
 use tokio::sync::oneshot;
 
+use crate::signals::{Hangups, Interrupt, Signals};
 use crate::{fail, greet, tell};
 use strait_node::Node;
+use strait_node::reload::{Read, Reloader};
 
 /// How long logs may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -26,6 +29,10 @@ pub(crate) type Greet = Box<dyn FnOnce(&Config, &Addresses) -> (String, Vec<Stri
 /// A node that can be run.
 pub(crate) struct Prepared {
     pub(crate) config: Config,
+    /// Reads the configuration once more.
+    pub(crate) read: Read,
+    /// Whether it comes from a file.
+    pub(crate) from_file: bool,
     /// To be told before anything else.
     pub(crate) warnings: Vec<String>,
     pub(crate) greet: Greet,
@@ -39,6 +46,13 @@ pub(crate) struct Addresses {
     pub(crate) admin: Option<SocketAddr>,
 }
 
+impl Addresses {
+    fn of(node: &Node, admin: Option<&Admin>) -> Addresses {
+        let admin = admin.map(Admin::address);
+        Addresses { entries: node.entries(), tunnel: node.tunnel(), admin }
+    }
+}
+
 /// Runs a node until it is told to stop and has drained.
 pub(crate) fn run(prepared: Prepared) -> ExitCode {
     let runtime = match runtime(prepared.config.limits.threads) {
@@ -49,7 +63,7 @@ pub(crate) fn run(prepared: Prepared) -> ExitCode {
         Ok(guard) => guard,
         Err(error) => return fail(1, error),
     };
-    let code = runtime.block_on(serve(prepared));
+    let code = runtime.block_on(serve(prepared, guard.level()));
     // Whatever still runs has had its time.
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(guard);
@@ -67,13 +81,14 @@ pub(crate) fn runtime(threads: u64) -> std::io::Result<tokio::runtime::Runtime> 
         .build()
 }
 
-async fn serve(prepared: Prepared) -> ExitCode {
-    let Prepared { config, warnings, greet: make_text } = prepared;
+async fn serve(prepared: Prepared, level: LevelSwitch) -> ExitCode {
+    let Prepared { config, read, from_file, warnings, greet: make_text } = prepared;
     let json = config.log.format == LogFormat::Json;
     warn(json, &warnings);
     // Before anything listens, so that a signal can never be missed.
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
+    let watched = Signals::new().and_then(|s| Ok((s, Hangups::new(from_file)?)));
+    let (mut signals, hangups) = match watched {
+        Ok(watched) => watched,
         Err(error) => return fail(1, format_args!("cannot watch signals: {error}")),
     };
     let metrics = Arc::new(Metrics::new());
@@ -86,41 +101,34 @@ async fn serve(prepared: Prepared) -> ExitCode {
         metrics.watch_access(access.clone());
         recorders.push(Arc::new(access.clone()));
     }
-    let admin = match &config.admin {
-        None => None,
-        Some(admin) => match Admin::bind(admin).await {
-            Ok(bound) => Some(bound),
-            Err(error) if admin.optional => {
-                warn(json, &[format!("{error}; going on without it (--admin names another)")]);
-                None
-            }
-            Err(error) => return fail(1, error),
-        },
+    let admin = match bind_admin(&config, json).await {
+        Ok(admin) => admin,
+        Err(error) => return fail(1, error),
     };
     let node = match Node::start(config.clone(), Arc::new(Recorders(recorders))).await {
         Ok(node) => node,
         Err(error) => return fail(1, error),
     };
+    let reloader = Arc::new(node.reloader(read, Box::new(move |text| level.set(text))));
     let live: Arc<dyn Live> = node.live();
     metrics.watch(live.clone());
-    let addresses = Addresses {
-        entries: node.entries(),
-        tunnel: node.tunnel(),
-        admin: admin.as_ref().map(Admin::address),
-    };
+    let addresses = Addresses::of(&node, admin.as_ref());
     let (text, problems) = make_text(&config, &addresses);
     warn(json, &problems);
     show(json, &text, &addresses, greet::pin(&config));
     let (ended, end) = oneshot::channel::<()>();
+    let by_admin = Some(reloader.clone());
     let admin = admin.map(|admin| {
-        tokio::spawn(admin.serve(metrics, live, async {
+        tokio::spawn(admin.serve(metrics, live, by_admin, async {
             let _ = end.await;
         }))
     });
+    let reloads = tokio::spawn(reload(hangups, reloader.clone()));
     let probes = tokio::spawn(probe(config.services.clone()));
     let returns = tokio::spawn(return_memory());
-    let drain = config.timeouts.drain;
+    let drain = || reloader.drain();
     let code = until_stopped(|stop| node.run_until(stop), &mut signals, drain).await;
+    reloads.abort();
     probes.abort();
     returns.abort();
     drop(ended);
@@ -132,6 +140,26 @@ async fn serve(prepared: Prepared) -> ExitCode {
         let _ = tokio::task::spawn_blocking(move || access.finish(LAST_LINES)).await;
     }
     code
+}
+
+/// The admin address, if there shall be one and, where nobody asked for it, can be.
+async fn bind_admin(config: &Config, json: bool) -> std::io::Result<Option<Admin>> {
+    let Some(admin) = &config.admin else { return Ok(None) };
+    match Admin::bind(admin).await {
+        Err(error) if admin.optional => {
+            warn(json, &[format!("{error}; going on without it (--admin names another)")]);
+            Ok(None)
+        }
+        bound => bound.map(Some),
+    }
+}
+
+/// Reloads at every SIGHUP. What comes of it is logged.
+async fn reload(mut hangups: Hangups, reloader: Arc<Reloader>) {
+    loop {
+        hangups.next().await;
+        let _ = reloader.reload().await;
+    }
 }
 
 /// Lets memory that was freed go back to the system. The allocator keeps it for a second and
@@ -157,7 +185,7 @@ fn access_log(config: &Config) -> std::io::Result<Option<AccessLog>> {
 async fn until_stopped<W, E>(
     work: impl FnOnce(Stop) -> W,
     signals: &mut impl Interrupt,
-    drain: Duration,
+    drain: impl Fn() -> Duration,
 ) -> ExitCode
 where
     W: Future<Output = Result<(), E>>,
@@ -174,6 +202,7 @@ where
         outcome = &mut work => return code(outcome),
         () = signals.next() => {}
     }
+    let drain = drain();
     tracing::info!("draining: requests in flight have {drain:?} to end; again to stop at once");
     let _ = stop.send(());
     // The node keeps the time itself; this is for a node that does not.
@@ -196,52 +225,6 @@ impl Future for Stop {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<()> {
         std::pin::Pin::new(&mut self.0).poll(cx).map(|_| ())
-    }
-}
-
-/// Whatever can tell the program to stop.
-trait Interrupt {
-    async fn next(&mut self);
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn new() -> std::io::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {})
-    }
-}
-
-impl Interrupt for Signals {
-    #[cfg(unix)]
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 }
 
@@ -310,7 +293,7 @@ mod tests {
             }
             Ok::<(), String>(())
         };
-        let code = until_stopped(work, &mut Script(signals), Duration::from_millis(10)).await;
+        let code = until_stopped(work, &mut Script(signals), || Duration::from_millis(10)).await;
         format!("{code:?}")
     }
 
@@ -325,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_fails_ends_the_program() {
         let work = |_: Stop| async { Err::<(), _>("no such server") };
-        let code = until_stopped(work, &mut Script(0), Duration::ZERO).await;
+        let code = until_stopped(work, &mut Script(0), || Duration::ZERO).await;
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(1)));
     }
 }

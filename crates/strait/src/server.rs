@@ -1,8 +1,13 @@
 //! `strait server`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
-use strait_node::config::{Config, Overrides, Role, RoleKind, TokenRule, TunnelTls, load};
+use strait_node::config::{
+    Config, ConfigError, Overrides, Role, RoleKind, TokenRule, TunnelTls, load,
+};
+use strait_node::reload::Read;
 use strait_node::secrets::{ServerSecrets, State};
 
 use crate::cli::ServerArguments;
@@ -43,17 +48,37 @@ pub(crate) fn run(arguments: &ServerArguments) -> ExitCode {
         None => TokenShown::Configured,
     };
     let folder = (certificate || token).then(|| state.folder().map(ToOwned::to_owned)).flatten();
+    let (token, told) = (secrets.token.clone(), secrets.warnings.clone());
     run::run(Prepared {
         config: loaded.config,
+        from_file: arguments.node.config.is_some(),
+        read: again(arguments.node.config.clone(), over, state.clone(), secrets),
         warnings: loaded.warnings,
         greet: Box::new(move |config, addresses| {
             // Only a token that has been seen may be remembered, and only one that can be
             // presented may be shown: so it is kept now that the node listens.
-            let mut kept = secrets.token.as_ref().map_or(Vec::new(), |token| state.keep(token));
-            kept.retain(|warning| !secrets.warnings.contains(warning));
+            let mut problems = token.as_ref().map_or(Vec::new(), |token| state.keep(token));
+            problems.retain(|warning| !told.contains(warning));
             let text = greet::server(config, addresses, &shown, folder.as_deref());
-            (text, kept)
+            (text, problems)
         }),
+    })
+}
+
+/// Reads the configuration once more, with the secrets of this process.
+fn again(file: Option<PathBuf>, over: Overrides, state: State, secrets: ServerSecrets) -> Read {
+    let secrets = Mutex::new(secrets);
+    Box::new(move || {
+        let mut loaded = load(file.as_deref(), &over)?;
+        let mut secrets = secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        if needs_certificate(&loaded.config) && secrets.certificate.is_none() {
+            let more = state.server_secrets(true, false, false);
+            let more = more.map_err(|message| ConfigError::whole("", message))?;
+            secrets.certificate = more.certificate;
+            loaded.warnings.extend(more.warnings);
+        }
+        apply(&mut loaded.config, &secrets);
+        Ok(loaded)
     })
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn carry(
     body: Incoming,
     web: Option<Web>,
 ) -> Response<Outgoing> {
-    let cutter = Cutter::new(visit.door.entry.settings.max_message, Reason::BadRequest);
+    let cutter = Cutter::new(visit.entry.settings.max_message, Reason::BadRequest);
     let body: BoxBody = match &web {
         _ if http_body::Body::is_end_stream(&body) => Box::new(EmptyBody),
         None => Box::new(CallerBody {

@@ -19,7 +19,7 @@ use crate::visit::{Door, Requested, Visit, carry as carry_visit};
 /// Carries a plain request.
 pub(crate) async fn carry(visit: Visit, request: Requested, body: Incoming) -> Response<Outgoing> {
     let body = visitor_body(&visit, &request, body);
-    let max_body = visit.door.entry.settings.max_body;
+    let max_body = visit.entry.settings.max_body;
     if request.length.is_some_and(|length| length > max_body) {
         let fault = Fault::new(Reason::BodyTooLarge);
         visit.record(&request.exchange(Box::new(EmptyBody)), &fault);
@@ -95,7 +95,7 @@ pub(crate) fn visitor_body(visit: &Visit, request: &Requested, body: Incoming) -
     if http_body::Body::is_end_stream(&body) {
         return Box::new(EmptyBody);
     }
-    let settings = &visit.door.entry.settings;
+    let settings = &visit.entry.settings;
     let http2 = visit.version == Version::HTTP_2;
     let awaits_continue = request.context.awaits_continue && !http2;
     if awaits_continue {

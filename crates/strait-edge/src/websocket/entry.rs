@@ -52,7 +52,7 @@ pub(crate) async fn carry(
     let mut headers: HeaderMap = head.headers;
     strip(&mut headers);
     handshake::strip_leg(&mut headers);
-    let settings = &visit.door.entry.settings;
+    let settings = &visit.entry.settings;
     let relay = Relay {
         upgrade,
         body,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http_body_util::BodyExt;
 use strait_edge::tls::{self, Pin, Trust};
 use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, serve};
@@ -34,7 +35,7 @@ async fn secure_door_to(upstream: Arc<dyn Upstream>) -> (Door, String) {
         cors: Cors::default(),
     };
     let drain = CancellationToken::new();
-    let served = task(serve(listener, entry, drain.clone()));
+    let served = task(serve(listener, Arc::new(ArcSwap::from_pointee(entry)), drain.clone()));
     (Door { address, drain, served }, certificate)
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -164,7 +165,7 @@ pub async fn door_to(upstream: Arc<dyn Upstream>, settings: Settings) -> Door {
         cors: Cors::new(vec![PAGE.to_owned()]),
     };
     let drain = CancellationToken::new();
-    let served = task(serve(listener, entry, drain.clone()));
+    let served = task(serve(listener, Arc::new(ArcSwap::from_pointee(entry)), drain.clone()));
     Door { address, drain, served }
 }
 

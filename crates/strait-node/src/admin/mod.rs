@@ -1,4 +1,5 @@
-//! The admin address: `/healthz`, `/readyz`, `/metrics`, `/status`. It changes nothing.
+//! The admin address: `/healthz`, `/readyz`, `/metrics`, `/status`. All that it changes is the
+//! configuration, by `POST /reload`: to what the file says, not to what a caller says.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -7,15 +8,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::config::AdminConfig;
 use crate::observe::{Live, Metrics, Readiness};
+use crate::reload::Reloader;
 
 /// The prometheus scrape format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,6 +32,7 @@ pub struct Admin {
 struct Shared {
     metrics: Arc<Metrics>,
     live: Arc<dyn Live>,
+    reloader: Option<Arc<Reloader>>,
     hosts: HashSet<String>,
 }
 
@@ -51,7 +54,7 @@ impl Admin {
         self.address
     }
 
-    /// Answers until `shutdown` resolves.
+    /// Answers until `shutdown` resolves. Without a `reloader` there is nothing to reload.
     ///
     /// # Errors
     /// None that a caller can mend; accept errors are waited out.
@@ -59,10 +62,12 @@ impl Admin {
         self,
         metrics: Arc<Metrics>,
         live: Arc<dyn Live>,
+        reloader: Option<Arc<Reloader>>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let router = router(metrics, live, self.hosts);
-        axum::serve(self.listener, router).with_graceful_shutdown(shutdown).await
+        let shared = Shared { metrics, live, reloader, hosts: self.hosts };
+        let service = router(shared).into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(self.listener, service).with_graceful_shutdown(shutdown).await
     }
 }
 
@@ -77,15 +82,17 @@ fn hosts(address: SocketAddr, configured: &[String]) -> HashSet<String> {
     hosts
 }
 
-fn router(metrics: Arc<Metrics>, live: Arc<dyn Live>, hosts: HashSet<String>) -> Router {
-    let shared = Arc::new(Shared { metrics, live, hosts });
+fn router(shared: Shared) -> Router {
+    let shared = Arc::new(shared);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .route("/status", get(status))
+        .route("/reload", post(reload))
         .fallback(|| async {
-            (StatusCode::NOT_FOUND, "not here; there are /healthz /readyz /metrics /status\n")
+            let there = "not here; there are /healthz /readyz /metrics /status, and POST /reload\n";
+            (StatusCode::NOT_FOUND, there)
         })
         .layer(from_fn_with_state(shared.clone(), guard))
         .with_state(shared)
@@ -125,4 +132,53 @@ async fn scrape(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {
     axum::Json(shared.live.snapshot()).into_response()
+}
+
+/// Whether a caller may change anything: a program on this machine. A web page that is open on
+/// this machine is told by its `Origin`, which browsers send with every POST.
+fn may_change(caller: SocketAddr, headers: &HeaderMap) -> bool {
+    caller.ip().to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN)
+}
+
+/// Reloads the configuration.
+async fn reload(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    if !may_change(caller, &headers) {
+        let message = "a reload is for programs on this machine; ask from there, or send SIGHUP\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
+    let Some(reloader) = &shared.reloader else {
+        return (StatusCode::NOT_FOUND, "this node has no configuration to reload\n")
+            .into_response();
+    };
+    match reloader.reload().await {
+        Ok(difference) => axum::Json(difference).into_response(),
+        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_programs_on_this_machine_change_anything() {
+        let none = HeaderMap::new();
+        let page = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("null"))]);
+        for (caller, here) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("192.0.2.1:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            let address = caller.parse().unwrap();
+            assert_eq!(may_change(address, &none), here, "{caller}");
+            assert!(!may_change(address, &page), "{caller}");
+        }
+    }
 }

@@ -81,6 +81,12 @@ macro_rules! limits {
                 }
             }
 
+            /// The keys whose values differ in `other`.
+            pub(super) fn changed(&self, other: &Limits) -> Vec<&'static str> {
+                let all = [$((stringify!($key), self.$key != other.$key),)*];
+                all.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+            }
+
             /// The table, for the reference.
             pub fn rows() -> Vec<Row> {
                 vec![$(Row {
@@ -153,6 +159,12 @@ macro_rules! times {
                         .duration(stringify!($key), millis($least)..=millis($most))
                         .unwrap_or(millis($default)),)*
                 }
+            }
+
+            /// The keys whose values differ in `other`.
+            pub(super) fn changed(&self, other: &Timeouts) -> Vec<&'static str> {
+                let all = [$((stringify!($key), self.$key != other.$key),)*];
+                all.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
             }
 
             /// The table, for the reference.

@@ -6,6 +6,7 @@
 mod address;
 mod backend;
 mod defaults;
+mod difference;
 mod document;
 mod limits;
 mod load;
@@ -26,6 +27,7 @@ use crate::secrets::{DevelopmentCertificate, Pin, Token, TokenDigest};
 pub use address::{Listen, ServerUrl};
 pub use backend::{BackendAddress, Place, Scheme, parse_backend};
 pub use defaults::{default_client_id, host_name};
+pub use difference::Difference;
 pub use limits::{Limits, Row, Timeouts};
 pub use load::{AdminChoice, Loaded, Overrides, RoleKind, load};
 pub use problem::{ConfigError, Problem};
@@ -81,7 +83,7 @@ pub struct TunnelListen {
 }
 
 /// How a server encrypts its tunnels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TunnelTls {
     /// A certificate chain and its key from PEM files.
     Pem {
@@ -99,7 +101,7 @@ pub enum TunnelTls {
 }
 
 /// One token that clients may present.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRule {
     /// For logs and status; names the peer's right, not the peer.
     pub name: String,

@@ -31,6 +31,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Whoever decides about callers and gets their sessions.
 pub(crate) trait Gate: Send + Sync + 'static {
+    /// How a new connection is encrypted; `None`: not at all.
+    fn tls(&self) -> Option<Arc<ServerConfig>>;
+
     /// A session for the holder of `credential`, or the refusal.
     fn admit(
         &self,
@@ -50,12 +53,7 @@ pub(crate) struct Refused {
 }
 
 /// Accepts tunnels until `stop`. Accept errors are waited out: they never end the loop.
-pub(crate) async fn listen(
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    gate: Arc<dyn Gate>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn listen(listener: TcpListener, gate: Arc<dyn Gate>, stop: CancellationToken) {
     let mut pause = Duration::from_millis(50);
     loop {
         let accepted = tokio::select! {
@@ -65,7 +63,7 @@ pub(crate) async fn listen(
         match accepted {
             Ok((stream, address)) => {
                 pause = Duration::from_millis(50);
-                tokio::spawn(connection(stream, address, tls.clone(), Arc::clone(&gate)));
+                tokio::spawn(connection(stream, address, Arc::clone(&gate)));
             }
             Err(error) => {
                 tracing::warn!(%error, "a tunnel connection could not be accepted; trying again");
@@ -76,14 +74,9 @@ pub(crate) async fn listen(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    address: SocketAddr,
-    tls: Option<Arc<ServerConfig>>,
-    gate: Arc<dyn Gate>,
-) {
+async fn connection(stream: TcpStream, address: SocketAddr, gate: Arc<dyn Gate>) {
     tune(&stream);
-    let Some(tls) = tls else { return serve(stream, address, gate).await };
+    let Some(tls) = gate.tls() else { return serve(stream, address, gate).await };
     match timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await {
         Ok(Ok(stream)) => serve(stream, address, gate).await,
         Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),

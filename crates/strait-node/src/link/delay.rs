@@ -150,6 +150,10 @@ fn session(name: &str, side: Side) -> Session {
 struct Open(Arc<Sink>);
 
 impl Gate for Open {
+    fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        None
+    }
+
     fn admit(&self, _: Option<&HeaderValue>, _: SocketAddr) -> Result<Session, Refused> {
         Ok(session("dialler", Side::Listener))
     }
@@ -178,7 +182,7 @@ fn request(path: &'static str, body: BoxBody) -> Exchange {
 async fn connect(sink: Arc<Sink>, stop: CancellationToken) -> (Session, usize) {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (address, held) = relay(listener.local_addr().unwrap(), Arc::clone(&sink.sent));
-    tokio::spawn(listen(listener, None, Arc::new(Open(sink)), stop));
+    tokio::spawn(listen(listener, Arc::new(Open(sink)), stop));
     let (host, port) = (address.ip().to_string(), address.port());
     let server = ServerUrl { tls: false, host, port };
     let session = session("listener", Side::Dialer);

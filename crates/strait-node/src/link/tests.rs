@@ -25,6 +25,10 @@ use super::{PATH, Received};
 struct Door;
 
 impl Gate for Door {
+    fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        None
+    }
+
     fn admit(&self, credential: Option<&HeaderValue>, _: SocketAddr) -> Result<Session, Refused> {
         if credential.is_none_or(|c| c != "Bearer good") {
             let status = Status::unauthenticated("no");
@@ -53,7 +57,7 @@ async fn status_of(credential: &str, messages: &[Bytes]) -> String {
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
-    tokio::spawn(listen(listener, None, Arc::new(Door), stop.clone()));
+    tokio::spawn(listen(listener, Arc::new(Door), stop.clone()));
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))

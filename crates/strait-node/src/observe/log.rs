@@ -10,19 +10,41 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::queue::Queue;
 use super::time::utc;
 use crate::config::{LogConfig, LogFormat};
 
 /// Writes the rest of the log when it is dropped.
-pub struct LogGuard(Queue<Vec<u8>>);
+pub struct LogGuard {
+    queue: Queue<Vec<u8>>,
+    level: LevelSwitch,
+}
+
+impl LogGuard {
+    /// Changes the level of the log.
+    pub fn level(&self) -> LevelSwitch {
+        self.level.clone()
+    }
+}
+
+/// Changes the level of a log that was started.
+#[derive(Clone)]
+pub struct LevelSwitch(reload::Handle<Targets, Registry>);
+
+impl LevelSwitch {
+    /// Logs at `level`, in the words of [`LogConfig::level`], from now on.
+    pub fn set(&self, level: &str) {
+        // It fails when the log is gone, and nobody is told then.
+        let _ = self.0.reload(filter(level));
+    }
+}
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
         // A terminal that is stopped must not keep the process alive.
-        self.0.finish(Duration::from_secs(1));
+        self.queue.finish(Duration::from_secs(1));
     }
 }
 
@@ -41,10 +63,11 @@ pub fn install(config: &LogConfig) -> Result<LogGuard, String> {
         LogFormat::Text => layer.with_target(false).with_ansi(colour).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),
     };
-    let subscriber = Registry::default().with(layer.with_filter(filter(&config.level)));
+    let (filter, handle) = reload::Layer::new(filter(&config.level));
+    let subscriber = Registry::default().with(layer.with_filter(filter));
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|_| "a log was started before".to_owned())?;
-    Ok(LogGuard(queue))
+    Ok(LogGuard { queue, level: LevelSwitch(handle) })
 }
 
 /// A bare level is ours; libraries speak from `warn` on unless they are named.

@@ -289,6 +289,9 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     gauge(encoder, "tasks", "Tasks that live now", totals.tasks)?;
     counter(encoder, "sessions_started", "Tunnels set up", totals.sessions)?;
     counter(encoder, "reconnects", "Tunnels set up again after a loss", totals.reconnects)?;
+    counter(encoder, "reloads", "Configurations put to use without a restart", totals.reloads)?;
+    let help = "Reloads refused for a mistake: the configuration stayed as it was";
+    counter(encoder, "reloads_refused", help, totals.reloads_refused)?;
     let help = "Violations of the tunnel's protocol by peers, connected or not";
     counter(encoder, "violations", help, totals.violations)
 }

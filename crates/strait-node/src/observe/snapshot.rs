@@ -168,6 +168,10 @@ pub struct Totals {
     pub sessions: u64,
     /// Tunnels set up again after a loss.
     pub reconnects: u64,
+    /// Configurations put to use without a restart.
+    pub reloads: u64,
+    /// Reloads refused for a mistake in the configuration.
+    pub reloads_refused: u64,
     /// Violations of the tunnel's protocol by peers, connected or not.
     pub violations: u64,
     /// Bytes of the process's budget in use.

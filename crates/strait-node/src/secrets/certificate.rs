@@ -10,7 +10,7 @@ use crate::observe::time::civil_from_days;
 
 /// A self-signed certificate for `localhost`, the loopback addresses and this host's name,
 /// valid for ten years: clients trust its pin, not its dates.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DevelopmentCertificate {
     cert_pem: String,
     key_pem: String,

@@ -17,7 +17,7 @@ const NOWHERE: &str = "there is no HOME to keep state in: certificate and token 
                        start, and clients then need the new command (STRAIT_STATE names a folder)";
 
 /// The state folder, or memory where there can be none.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct State {
     folder: Option<PathBuf>,
 }

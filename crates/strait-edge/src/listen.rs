@@ -22,10 +22,10 @@ use tokio_util::task::TaskTracker;
 use crate::activity::{Activity, Verdict};
 use crate::allowance::Allowance;
 use crate::detect::{self, Version};
-use crate::forwarded::Peer;
 use crate::grpc::web_cors::Cors;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Stream, tune};
+use crate::peer::{Peer, TrustedProxies};
 use crate::settings::{Settings, or_never};
 use crate::visit::{Door, visit};
 
@@ -43,6 +43,8 @@ pub struct Entry {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Whose pages may call by gRPC-Web.
     pub cors: Cors,
+    /// Who is believed about the visitors that it passes on.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// The tasks of an entry, which end with it.
@@ -76,6 +78,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
 /// when all are done; the caller bounds that time. Dropping the future ends everything at
 /// once.
 pub async fn serve(listener: TcpListener, entry: Entry, drain: CancellationToken) {
+    let entry = Arc::new(entry);
     let tasks = Tasks { tracker: TaskTracker::new(), kill: CancellationToken::new() };
     let _end_all = tasks.kill.clone().drop_guard();
     let mut pause = FIRST_PAUSE;
@@ -118,7 +121,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn connection(
     tcp: TcpStream,
     peer: SocketAddr,
-    entry: Entry,
+    entry: Arc<Entry>,
     tasks: Tasks,
     drain: CancellationToken,
 ) {
@@ -151,10 +154,10 @@ async fn connection(
     let secure = entry.tls.is_some();
     let settings = entry.settings.clone();
     let (executor, drained) = (tasks.clone(), drain.clone());
+    let peer = Peer::new(peer, &entry.trusted_proxies);
     let door = Arc::new(Door {
         entry,
         peer,
-        forwarded: Peer::new(peer.ip()),
         secure,
         server_name,
         activity: activity.clone(),
@@ -329,7 +332,7 @@ mod tests {
             size(|(tcp, peer, entry, tasks, drain)| connection(tcp, peer, entry, tasks, drain));
         let socket = size(crate::websocket::entry::Relay::run);
         println!("bytes of a task: a connection {visitor}, a WebSocket {socket}");
-        assert!(visitor <= 2560, "{visitor}");
+        assert!(visitor <= 2464, "{visitor}");
         assert!(socket <= 1024, "{socket}");
     }
 }

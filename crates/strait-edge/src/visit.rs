@@ -20,13 +20,13 @@ use crate::classify::{self, Classified, Refusal, classify, fits};
 use crate::grpc::web::Web;
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
+use crate::peer::Peer;
 use crate::{forwarded, grpc, http as plain, websocket};
 
 /// What is known about a visitor's connection.
 pub(crate) struct Door {
-    pub(crate) entry: Entry,
-    pub(crate) peer: SocketAddr,
-    pub(crate) forwarded: forwarded::Peer,
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) peer: Peer,
     pub(crate) secure: bool,
     /// The host that the connection was made for, as its TLS handshake said.
     pub(crate) server_name: Option<String>,
@@ -47,6 +47,8 @@ pub(crate) struct Visit {
     pub(crate) door: Arc<Door>,
     pub(crate) active: Active,
     pub(crate) id: RequestId,
+    /// The visitor's address, see [`forwarded::visitor`].
+    address: SocketAddr,
     pub(crate) version: Version,
     pub(crate) is_head: bool,
     /// Refusing this request leaves the connection in an unknown state.
@@ -85,7 +87,7 @@ impl Visit {
     /// What is known of the exchange before its head is read.
     fn context(&self, protocol: Protocol) -> Context {
         let origin = Origin::Entry(self.door.entry.name.clone());
-        let mut context = Context::new(protocol, origin, Some(self.door.peer));
+        let mut context = Context::new(protocol, origin, Some(self.address));
         context.id = self.id;
         context.caller.version = Some(self.version);
         context
@@ -158,6 +160,7 @@ pub(crate) async fn visit(
     let mut visit = Visit {
         active,
         id: RequestId::new(),
+        address: forwarded::visitor(&parts.headers, &door.peer, &door.entry.trusted_proxies),
         version: parts.version,
         is_head: parts.method == http::Method::HEAD,
         must_close: classify::must_close(&parts.headers),
@@ -168,7 +171,8 @@ pub(crate) async fn visit(
     // HTTP/2 has no key: its handshake cannot be forged by a plain request (RFC 8441 5).
     let http1 = visit.version < Version::HTTP_2;
     let websocket_key = parts.headers.get(SEC_WEBSOCKET_KEY).filter(|_| http1).cloned();
-    let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
+    let own = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
+    let scheme = forwarded::scheme(&parts.headers, &visit.door.peer, own);
     let settings = &visit.door.entry.settings;
     let outline = Outline::of(&parts);
     let Classified { protocol, mut head, length } = match classify(parts, &scheme, settings) {
@@ -191,8 +195,7 @@ pub(crate) async fn visit(
     context.trace = forwarded::trace(&mut head.headers);
     context.hops = forwarded::hops(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);
-    let word = if visit.door.secure { "https" } else { "http" };
-    forwarded::set(&mut head.headers, &visit.door.forwarded, word, &head.authority, settings);
+    forwarded::set(&mut head.headers, &visit.door.peer, &scheme, &head.authority);
     let request = Requested { head, context, length };
     match protocol {
         Protocol::Http => plain::entry::carry(visit, request, body).await,

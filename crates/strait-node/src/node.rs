@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use strait_edge::{Backend, Cors, Entry, tls};
+use strait_edge::{Backend, Cors, Entry, TrustedProxies, tls};
 use strait_engine::{Budget, Directory, Dispatch, Local, Recorder, Upstream};
 use strait_wire::Reason;
 use tokio::net::TcpListener;
@@ -86,6 +86,7 @@ impl Node {
                 settings: edge.clone(),
                 tls,
                 cors: Cors::new(entry.cors_origins.clone()),
+                trusted_proxies: TrustedProxies::new(entry.trusted_proxies.clone()),
             };
             bound.push((listener, entry, address));
         }
@@ -314,7 +315,6 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         max_control_frames: small(limits.max_control_frames),
         max_message: limits.max_message,
         max_idle_connections: limits.max_idle_connections as usize,
-        ..strait_edge::Settings::default()
     }
 }
 

@@ -202,6 +202,22 @@ fn an_expired_certificate_is_a_warning() {
     assert!(warnings[0].contains("f:3:8: certificate ") && warnings[0].contains("has expired"));
 }
 
+#[test]
+fn to_trust_everybody_as_a_proxy_is_a_warning() {
+    let folder = Folder::new("proxies");
+    for (networks, warned) in [
+        ("[\"10.0.0.0/8\", \"fd00::1\", \"::ffff:10.0.0.1\"]", 0),
+        ("\"127.0.0.1\"", 0),
+        ("[\"10.0.0.0/8\", \"0.0.0.0/0\"]", 1),
+        ("\"::/0\"", 1),
+    ] {
+        let text = format!("{OPEN}[[entries]]\nlisten = 80\ntrusted_proxies = {networks}\n");
+        let warnings = read(&folder.write("f", text)).unwrap().warnings;
+        assert_eq!(warnings.len(), warned, "{networks}: {warnings:?}");
+        assert!(warnings.iter().all(|line| line.contains("f:5:")), "{warnings:?}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_token_file_that_everybody_can_read_is_a_warning() {
@@ -249,7 +265,11 @@ fn the_example_file_is_valid_and_shows_the_defaults() {
     assert_eq!(config.log, LogConfig::default());
     assert_eq!((config.entries.len(), config.services.len()), (2, 2));
     assert_eq!(config.entries[0].cors_origins, ["https://app.example.org"]);
+    let proxies: Vec<String> =
+        config.entries[0].trusted_proxies.iter().map(|network| network.to_string()).collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);
     assert!(config.entries[1].cors_origins.is_empty());
+    assert!(config.entries[1].trusted_proxies.is_empty());
     let Role::Server(tunnel) = &config.role else { panic!("not a server") };
     let rule = &tunnel.tokens[0];
     assert!(rule.allows("web") && rule.allows("api-1") && !rule.allows("other"));

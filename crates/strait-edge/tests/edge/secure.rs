@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use strait_edge::tls::{self, Pin, Trust};
-use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, serve};
+use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, TrustedProxies, serve};
 use strait_engine::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,7 @@ async fn secure_door_to(upstream: Arc<dyn Upstream>) -> (Door, String) {
         settings: Arc::default(),
         tls: Some(tls),
         cors: Cors::default(),
+        trusted_proxies: TrustedProxies::default(),
     };
     let drain = CancellationToken::new();
     let served = task(serve(listener, entry, drain.clone()));

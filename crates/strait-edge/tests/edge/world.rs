@@ -14,7 +14,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, serve, tls::Trust};
+use strait_edge::{
+    Backend, BackendAddress, Cors, Entry, Settings, TrustedProxies, serve, tls::Trust,
+};
 use strait_engine::{Directory, Dispatch, Local, Protocol, Record, Recorder, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -162,6 +164,7 @@ pub async fn door_to(upstream: Arc<dyn Upstream>, settings: Settings) -> Door {
         settings: Arc::new(settings),
         tls: None,
         cors: Cors::new(vec![PAGE.to_owned()]),
+        trusted_proxies: TrustedProxies::default(),
     };
     let drain = CancellationToken::new();
     let served = task(serve(listener, entry, drain.clone()));

@@ -19,6 +19,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use strait_wire::Protocol;
 
 use crate::secrets::{DevelopmentCertificate, Pin, Token, TokenDigest};
@@ -33,8 +34,8 @@ pub use routes::parse_host_header;
 pub use suggest::nearest;
 pub use tls::Identity;
 pub use value::{
-    parse_digest, parse_duration, parse_host_pattern, parse_level, parse_name, parse_origin,
-    parse_path_prefix, parse_pin, parse_size,
+    parse_digest, parse_duration, parse_host_pattern, parse_level, parse_name, parse_network,
+    parse_origin, parse_path_prefix, parse_pin, parse_size,
 };
 
 /// Everything a node needs to know. Both roles have entries and services: a service is what
@@ -144,12 +145,20 @@ pub struct EntryConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Origins whose pages may call by gRPC-Web; `*` is any.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed about the visitors that they pass on.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl EntryConfig {
     /// An entry in clear text.
     pub fn new(name: impl Into<String>, listen: SocketAddr) -> EntryConfig {
-        EntryConfig { name: name.into(), listen, tls: None, cors_origins: Vec::new() }
+        EntryConfig {
+            name: name.into(),
+            listen,
+            tls: None,
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }
     }
 }
 

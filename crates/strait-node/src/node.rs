@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use strait_edge::{Backend, Cors, Entry, TrustedProxies, tls};
+use strait_edge::{Backend, Cors, Entry, ProxyProtocol, TrustedProxies, tls};
 use strait_engine::{Budget, Directory, Dispatch, Local, Recorder, Upstream};
 use strait_wire::Reason;
 use tokio::net::TcpListener;
@@ -68,6 +68,7 @@ impl Node {
         let recorders = Recorders(vec![sums.clone(), recorder]);
         let most = config.limits.max_exchanges as usize;
         let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), most));
+        let proxy_protocol = ProxyProtocol::default();
         let mut bound = Vec::new();
         for entry in &config.entries {
             let listener = bind(entry.listen, &format!("entry {}", entry.name)).await?;
@@ -87,12 +88,13 @@ impl Node {
                 tls,
                 cors: Cors::new(entry.cors_origins.clone()),
                 trusted_proxies: TrustedProxies::new(entry.trusted_proxies.clone()),
+                proxy_protocol: entry.proxy_protocol.then(|| proxy_protocol.clone()),
             };
             bound.push((listener, entry, address));
         }
         let hub = Arc::new(hub(&config, directory, dispatch, &bound)?);
         let tunnel = tunnel(&config, &hub).await?;
-        let view = Arc::new(View { hub: hub.clone(), sums });
+        let view = Arc::new(View { hub: hub.clone(), sums, proxy_protocol });
         Ok(Node { hub, view, entries: bound, tunnel, drain: config.timeouts.drain })
     }
 

@@ -47,6 +47,7 @@ impl Live for Node {
             totals: Totals {
                 reconnects: 3,
                 violations: 9,
+                proxy_headers_refused: 6,
                 budget_used: 8192,
                 budget: 131_072,
                 tasks: 17,

@@ -205,15 +205,18 @@ fn an_expired_certificate_is_a_warning() {
 #[test]
 fn to_trust_everybody_as_a_proxy_is_a_warning() {
     let folder = Folder::new("proxies");
-    for (networks, warned) in [
-        ("[\"10.0.0.0/8\", \"fd00::1\", \"::ffff:10.0.0.1\"]", 0),
-        ("\"127.0.0.1\"", 0),
-        ("[\"10.0.0.0/8\", \"0.0.0.0/0\"]", 1),
-        ("\"::/0\"", 1),
+    for (keys, warned) in [
+        ("trusted_proxies = [\"10.0.0.0/8\", \"fd00::1\", \"::ffff:10.0.0.1\"]", 0),
+        ("trusted_proxies = \"127.0.0.1\"", 0),
+        ("trusted_proxies = [\"10.0.0.0/8\", \"0.0.0.0/0\"]", 1),
+        ("trusted_proxies = \"::/0\"", 1),
+        ("proxy_protocol = true", 1),
+        ("proxy_protocol = true\ntrusted_proxies = \"127.0.0.1\"", 0),
+        ("proxy_protocol = false", 0),
     ] {
-        let text = format!("{OPEN}[[entries]]\nlisten = 80\ntrusted_proxies = {networks}\n");
+        let text = format!("{OPEN}[[entries]]\nlisten = 80\n{keys}\n");
         let warnings = read(&folder.write("f", text)).unwrap().warnings;
-        assert_eq!(warnings.len(), warned, "{networks}: {warnings:?}");
+        assert_eq!(warnings.len(), warned, "{keys}: {warnings:?}");
         assert!(warnings.iter().all(|line| line.contains("f:5:")), "{warnings:?}");
     }
 }

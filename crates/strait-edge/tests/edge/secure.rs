@@ -33,6 +33,7 @@ async fn secure_door_to(upstream: Arc<dyn Upstream>) -> (Door, String) {
         tls: Some(tls),
         cors: Cors::default(),
         trusted_proxies: TrustedProxies::default(),
+        proxy_protocol: None,
     };
     let drain = CancellationToken::new();
     let served = task(serve(listener, entry, drain.clone()));

@@ -165,6 +165,7 @@ pub async fn door_to(upstream: Arc<dyn Upstream>, settings: Settings) -> Door {
         tls: None,
         cors: Cors::new(vec![PAGE.to_owned()]),
         trusted_proxies: TrustedProxies::default(),
+        proxy_protocol: None,
     };
     let drain = CancellationToken::new();
     let served = task(serve(listener, entry, drain.clone()));

@@ -175,7 +175,7 @@ macro_rules! times {
 // for a client that is reconnecting.
 times! {
     first_byte = 10 * SECOND, 10, HOUR;
-        "From a visitor's connection to its first byte" => "the connection is closed";
+        "From a visitor's connection to its first byte; to the end of its PROXY header, where it begins with one" => "the connection is closed";
     headers = 10 * SECOND, 10, HOUR;
         "From the first byte of a request's head to its last; a visitor's TLS handshake" => "the connection is closed";
     body_idle = 30 * SECOND, 10, HOUR;

@@ -147,6 +147,8 @@ pub struct EntryConfig {
     pub cors_origins: Vec<String>,
     /// Proxies that are believed about the visitors that they pass on.
     pub trusted_proxies: Vec<IpNet>,
+    /// Every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 impl EntryConfig {
@@ -158,6 +160,7 @@ impl EntryConfig {
             tls: None,
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }

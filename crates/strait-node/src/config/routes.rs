@@ -34,6 +34,7 @@ pub(super) fn entries(
         let tls = certificate(&table, folder);
         let cors_origins = values(table.list("cors_origins", parse_origin));
         let trusted_proxies = trusted_proxies(&table);
+        let proxy_protocol = proxy_protocol(&table, &trusted_proxies);
         if listen.is_none() && !table.has("listen") {
             table.missing("listen", "write listen = \"127.0.0.1:8080\"");
         }
@@ -48,7 +49,14 @@ pub(super) fn entries(
             doc.problem(listen.at, message);
         }
         let listen = listen.value;
-        entries.push(EntryConfig { name, listen, tls, cors_origins, trusted_proxies });
+        entries.push(EntryConfig {
+            name,
+            listen,
+            tls,
+            cors_origins,
+            trusted_proxies,
+            proxy_protocol,
+        });
     }
     if none_given {
         entries = defaults::entries(role);
@@ -78,6 +86,16 @@ fn trusted_proxies(table: &Table<'_, '_>) -> Vec<IpNet> {
         table.doc.warn(Some(network.at), message);
     }
     values(Some(networks))
+}
+
+fn proxy_protocol(table: &Table<'_, '_>, trusted: &[IpNet]) -> bool {
+    let Some(on) = table.boolean("proxy_protocol").filter(|flag| flag.value) else { return false };
+    if trusted.is_empty() {
+        let message = "`proxy_protocol` without `trusted_proxies`: whoever reaches this entry may \
+                       claim any address";
+        table.doc.warn(Some(on.at), message);
+    }
+    true
 }
 
 fn entry_name(index: usize) -> String {

@@ -5,15 +5,17 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Version;
 
+use crate::coarse::millis;
 use crate::settings::{Settings, or_never};
 
 /// The clock and the flags of one connection.
 pub(crate) struct Activity {
-    start: Instant,
+    /// By the coarse clock, which the milliseconds below are counted from.
+    start: u64,
     /// Requests whose answer has not ended.
     active: AtomicUsize,
     /// Milliseconds from `start` to the end of the last answer.
@@ -52,7 +54,7 @@ pub(crate) enum Verdict {
 impl Activity {
     pub(crate) fn new() -> Arc<Activity> {
         Arc::new(Activity {
-            start: Instant::now(),
+            start: millis(),
             active: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
@@ -67,7 +69,7 @@ impl Activity {
     }
 
     fn now(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
+        millis() - self.start
     }
 
     /// Bytes came from the visitor.
@@ -215,10 +217,10 @@ mod tests {
             Settings { keep_alive_idle: Duration::from_millis(1), ..Settings::default() };
         let activity = Activity::new();
         let request = activity.request(Version::HTTP_11);
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(25));
         assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
         drop(request);
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(25));
         assert_eq!(activity.verdict(&settings, true), Verdict::Idle);
     }
 
@@ -228,10 +230,10 @@ mod tests {
         let activity = Activity::new();
         let request = activity.request(Version::HTTP_11);
         let mut held = Held::default();
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(25));
         assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
         held.set(true, &request);
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(25));
         assert_eq!(activity.verdict(&settings, true), Verdict::Stalled);
         held.set(false, &request);
         assert!(matches!(activity.verdict(&settings, true), Verdict::Fine(_)));
@@ -242,7 +244,7 @@ mod tests {
         let settings = Settings { headers: Duration::from_millis(1), ..Settings::default() };
         let activity = Activity::new();
         activity.bytes_came();
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(25));
         assert_eq!(activity.verdict(&settings, true), Verdict::SlowHead);
         assert!(matches!(activity.verdict(&settings, false), Verdict::Fine(_)));
     }

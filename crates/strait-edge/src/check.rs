@@ -1,6 +1,7 @@
 //! What the fuzz targets may see of an entry and a backend. No part of the contract.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
@@ -125,21 +126,21 @@ pub struct Head {
     /// The length that the visitor announced.
     pub length: Option<u64>,
     /// The trace that it belongs to.
-    pub trace: String,
+    pub trace: Arc<str>,
     /// Its urgency, 0 to 7.
     pub urgency: u8,
 }
 
 /// Classifies a request of a visitor, whose address is trusted or not, and says who it is;
 /// `None` when it is refused.
-pub fn request_head(parts: Parts, trusted: bool) -> Option<Head> {
+pub fn request_head(mut parts: Parts, trusted: bool) -> Option<Head> {
     let address = SocketAddr::from(([192, 0, 2, 7], 4000));
     let trusted = trusted.then(|| ipnet::IpNet::from(address.ip())).into_iter().collect();
     let trusted = TrustedProxies::new(trusted);
     let peer = Peer::new(address, &trusted);
     let visitor = forwarded::visitor(&parts.headers, &peer, &trusted);
     let scheme = forwarded::scheme(&parts.headers, &peer, Scheme::HTTP);
-    let made = classify(parts, &scheme, &Settings::default()).ok()?;
+    let made = classify(&mut parts, &scheme, &Settings::default()).ok()?;
     let mut head = made.head;
     forwarded::set(&mut head.headers, &peer, &scheme, &head.authority);
     let trace = forwarded::trace(&mut head.headers);

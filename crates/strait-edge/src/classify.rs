@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, SEC_WEBSOCKET_KEY,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::Scheme;
@@ -19,6 +20,10 @@ pub(crate) struct Classified {
     pub(crate) head: RequestHead,
     /// The body's length, when the visitor announced one.
     pub(crate) length: Option<u64>,
+    /// Of a WebSocket handshake by HTTP/1.1.
+    pub(crate) websocket_key: Option<HeaderValue>,
+    /// As [`must_close`] says.
+    pub(crate) must_close: bool,
 }
 
 /// Why an entry refuses a request itself.
@@ -53,54 +58,61 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         && matches!(value.get(head.len()), None | Some(b'+' | b';' | b' '))
 }
 
-/// Makes a request head, or says why not. Applies the sizes of `settings`.
+/// Makes a request head, or says why not; then `parts` are as they were. Applies the sizes of
+/// `settings`.
 pub(crate) fn classify(
-    parts: Parts,
+    parts: &mut Parts,
     scheme: &Scheme,
     settings: &Settings,
 ) -> Result<Classified, Refusal> {
-    let Parts { mut method, uri, version, mut headers, extensions, .. } = parts;
+    let Parts { method, uri, version, headers, extensions, .. } = parts;
+    let version = *version;
     let connect = match extensions.get::<hyper::ext::Protocol>() {
         Some(protocol) if protocol.as_str() == "websocket" => true,
         Some(_) => return Err(Refusal::ConnectProtocol),
-        None if method == Method::CONNECT || method == Method::TRACE => {
+        None if *method == Method::CONNECT || *method == Method::TRACE => {
             return Err(Refusal::Method);
         }
         None => false,
     };
-    check_sizes(&uri, &headers, settings)?;
+    check_sizes(uri, headers, settings)?;
     let http1 = version < Version::HTTP_2;
-    let authority = authority(version, &uri, &headers)?;
-    if http1 {
-        check_framing(version, &headers)?;
-    } else {
-        check_values(&headers)?;
+    let authority = authority(version, uri, headers)?;
+    let chunked = http1 && is_chunked(version, headers)?;
+    if !http1 {
+        check_values(headers)?;
     }
-    let length = content_length(&mut headers).map_err(|()| bad("malformed Content-Length"))?;
-    let path = path(&method, &uri)?;
+    let length = content_length(headers).map_err(|()| bad("malformed Content-Length"))?;
+    let path = path(method, uri)?;
+    let upgrade = http1 && has_token(headers, &UPGRADE, "websocket");
     let protocol = if connect {
-        handshake::check_version(&headers)?;
-        // A handshake is a GET, whatever the leg that it came by.
-        method = Method::GET;
+        handshake::check_version(headers)?;
         Protocol::WebSocket
-    } else if http1 && has_token(&headers, &UPGRADE, "websocket") {
-        handshake::check_upgrade(&method, version, &headers)?;
-        if length.is_some_and(|length| length > 0) || headers.contains_key(TRANSFER_ENCODING) {
+    } else if upgrade {
+        handshake::check_upgrade(method, version, headers)?;
+        if chunked || length.is_some_and(|length| length > 0) {
             return Err(bad("a WebSocket handshake has no body").into());
         }
         Protocol::WebSocket
-    } else if !http1 && is_grpc(&headers) && method == Method::POST {
+    } else if !http1 && is_grpc(headers) && *method == Method::POST {
         Protocol::Grpc
     } else {
         Protocol::Http
     };
+    // Nothing is refused any more.
+    let must_close = chunked || length.is_some() || asks_to_close(headers);
+    // A handshake is a GET, whatever the leg that it came by.
+    let method = if connect { Method::GET } else { std::mem::take(method) };
+    let mut headers = std::mem::take(headers);
+    // HTTP/2 has no key: its handshake cannot be forged by a plain request (RFC 8441 5).
+    let websocket_key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| upgrade).cloned();
     strip_request(&mut headers);
     if protocol == Protocol::WebSocket {
         handshake::strip_leg(&mut headers);
     }
     join_cookies(&mut headers);
     let head = RequestHead { method, scheme: scheme.clone(), authority, path, headers };
-    Ok(Classified { protocol, head, length })
+    Ok(Classified { protocol, head, length, websocket_key, must_close })
 }
 
 /// The path of a target in origin or absolute form, or the asterisk of `OPTIONS` (RFC 9112 3.2).
@@ -134,18 +146,18 @@ pub(crate) fn fits(headers: &HeaderMap, settings: &Settings) -> bool {
     headers.len() <= settings.max_header_fields && bytes <= settings.max_header_bytes
 }
 
-/// Message framing that could be read in two ways (RFC 9112 6.3). The HTTP library has
-/// refused the grossest forms already.
-fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Fault> {
+/// Whether the body comes in chunks. Refuses framing that could be read in two ways (RFC 9112
+/// 6.3), of which the HTTP library has refused the grossest forms already.
+fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, Fault> {
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(encoding) = encodings.next() else { return Ok(()) };
+    let Some(encoding) = encodings.next() else { return Ok(false) };
     if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err(bad("Transfer-Encoding is not exactly `chunked`"));
     }
     if version < Version::HTTP_11 || headers.contains_key(CONTENT_LENGTH) {
         return Err(bad("Transfer-Encoding beside Content-Length, or in HTTP/1.0"));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Values that begin or end with white space, which HTTP/1 would not show (RFC 9113 8.2.1). The
@@ -231,9 +243,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
+
 /// The urgency of a `priority` field (RFC 9218 4.1), 3 without a valid one.
 pub(crate) fn urgency(headers: &HeaderMap) -> u8 {
-    let Some(value) = headers.get("priority") else { return 3 };
+    let Some(value) = headers.get(PRIORITY) else { return 3 };
     value
         .as_bytes()
         .split(|b| *b == b',')
@@ -249,7 +263,11 @@ pub(crate) fn urgency(headers: &HeaderMap) -> u8 {
 pub(crate) fn must_close(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING)
         || headers.contains_key(CONTENT_LENGTH)
-        || has_token(headers, &CONNECTION, "close")
+        || asks_to_close(headers)
+}
+
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    has_token(headers, &CONNECTION, "close")
 }
 
 #[cfg(test)]
@@ -261,8 +279,8 @@ mod tests {
         build(builder).body(()).unwrap().into_parts().0
     }
 
-    fn run(parts: Parts) -> Result<Classified, Refusal> {
-        classify(parts, &Scheme::HTTP, &Settings::default())
+    fn run(mut parts: Parts) -> Result<Classified, Refusal> {
+        classify(&mut parts, &Scheme::HTTP, &Settings::default())
     }
 
     fn reason(parts: Parts) -> Option<Reason> {

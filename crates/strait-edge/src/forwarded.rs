@@ -2,6 +2,7 @@
 //! a request belongs to, and how many tunnels it has passed.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
@@ -51,8 +52,10 @@ fn address(item: &[u8]) -> Option<SocketAddr> {
 
 /// How the visitor came: as a trusted proxy says first, else by the scheme of the entry.
 pub(crate) fn scheme(headers: &HeaderMap, peer: &Peer, own: Scheme) -> Scheme {
-    let said = first(headers, &PROTO).filter(|_| peer.trusted);
-    match said.map(<[u8]>::to_ascii_lowercase).as_deref() {
+    if !peer.trusted {
+        return own;
+    }
+    match first(headers, &PROTO).map(<[u8]>::to_ascii_lowercase).as_deref() {
         Some(b"https" | b"wss") => Scheme::HTTPS,
         Some(b"http" | b"ws") => Scheme::HTTP,
         _ => own,
@@ -98,18 +101,18 @@ pub(crate) fn set(headers: &mut HeaderMap, peer: &Peer, scheme: &Scheme, authori
 
 /// The request's trace context: the caller's own when it is well formed, else a new one,
 /// which the headers then carry too.
-pub(crate) fn trace(headers: &mut HeaderMap) -> String {
+pub(crate) fn trace(headers: &mut HeaderMap) -> Arc<str> {
     let mut all = headers.get_all(TRACEPARENT).iter();
     if let (Some(value), None) = (all.next(), all.next())
         && let Some(text) = value.to_str().ok().filter(|text| is_traceparent(text))
     {
-        return text.to_owned();
+        return text.into();
     }
     let made = RequestId::new_traceparent();
-    if let Ok(value) = HeaderValue::from_str(&made) {
+    if let Ok(value) = HeaderValue::from_bytes(&made) {
         headers.insert(TRACEPARENT, value);
     }
-    made
+    std::str::from_utf8(&made).unwrap_or_default().into()
 }
 
 /// How many tunnels a request has passed before, as the last one noted in its fields, where
@@ -300,12 +303,12 @@ mod tests {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let mut headers = HeaderMap::new();
         headers.insert(TRACEPARENT, HeaderValue::from_static(good));
-        assert_eq!(trace(&mut headers), good);
+        assert_eq!(*trace(&mut headers), *good);
         for bad in ["", "x", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
             headers.insert(TRACEPARENT, HeaderValue::from_str(bad).unwrap());
             let made = trace(&mut headers);
-            assert!(is_traceparent(&made) && made != bad);
-            assert_eq!(headers[TRACEPARENT], made.as_str());
+            assert!(is_traceparent(&made) && *made != *bad);
+            assert_eq!(headers[TRACEPARENT], &*made);
         }
     }
 }

@@ -12,6 +12,7 @@ mod backend;
 #[doc(hidden)]
 pub mod check;
 mod classify;
+mod coarse;
 mod detect;
 mod dial;
 mod forwarded;

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_KEY};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -37,8 +38,8 @@ pub(crate) struct Door {
 
 impl Door {
     /// Whether the connection was made for another host than this one.
-    fn is_for_another(&self, host: &str) -> bool {
-        self.server_name.as_deref().is_some_and(|name| !name.eq_ignore_ascii_case(host))
+    fn is_for_another(&self, head: &RequestHead) -> bool {
+        self.server_name.as_deref().is_some_and(|name| !name.eq_ignore_ascii_case(head.host()))
     }
 }
 
@@ -85,10 +86,9 @@ impl Visit {
     }
 
     /// What is known of the exchange before its head is read.
-    fn context(&self, protocol: Protocol) -> Context {
+    fn context(&self, protocol: Protocol) -> Box<Context> {
         let origin = Origin::Entry(self.door.entry.name.clone());
-        let mut context = Context::new(protocol, origin, Some(self.address));
-        context.id = self.id;
+        let mut context = Context::new(self.id, protocol, origin, Some(self.address));
         context.caller.version = Some(self.version);
         context
     }
@@ -163,40 +163,36 @@ pub(crate) async fn visit(
         address: forwarded::visitor(&parts.headers, &door.peer, &door.entry.trusted_proxies),
         version: parts.version,
         is_head: parts.method == http::Method::HEAD,
-        must_close: classify::must_close(&parts.headers),
+        must_close: false,
         door,
     };
-    let looks_like_grpc = visit.version == Version::HTTP_2 && classify::is_grpc(&parts.headers);
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    // HTTP/2 has no key: its handshake cannot be forged by a plain request (RFC 8441 5).
-    let http1 = visit.version < Version::HTTP_2;
-    let websocket_key = parts.headers.get(SEC_WEBSOCKET_KEY).filter(|_| http1).cloned();
     let own = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let scheme = forwarded::scheme(&parts.headers, &visit.door.peer, own);
     let settings = &visit.door.entry.settings;
-    let outline = Outline::of(&parts);
-    let Classified { protocol, mut head, length } = match classify(parts, &scheme, settings) {
-        Ok(classified) => classified,
-        Err(refusal) => {
-            if !http_body::Body::is_end_stream(&body) {
-                visit.door.activity.left_unread();
+    let Classified { protocol, mut head, length, websocket_key, must_close } =
+        match classify(&mut parts, &scheme, settings) {
+            Ok(classified) => classified,
+            Err(refusal) => {
+                if !http_body::Body::is_end_stream(&body) {
+                    visit.door.activity.left_unread();
+                }
+                return refuse(visit, &parts, refusal);
             }
-            visit.must_close |= matches!(refusal, Refusal::Fault(_));
-            return outline.refuse(visit, refusal, looks_like_grpc);
-        }
-    };
+        };
+    visit.must_close = must_close;
     if let Some(headers) = preflight(&visit.door.entry, protocol, &head) {
         return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
     }
     let web = web(&visit.door.entry, protocol, &mut head);
     let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
     let mut context = visit.context(protocol);
-    context.misdirected = visit.door.is_for_another(head.host());
+    context.misdirected = visit.door.is_for_another(&head);
     context.trace = forwarded::trace(&mut head.headers);
     context.hops = forwarded::hops(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);
     forwarded::set(&mut head.headers, &visit.door.peer, &scheme, &head.authority);
-    let request = Requested { head, context, length };
+    let request = Requested { head: Arc::new(head), context, length };
     match protocol {
         Protocol::Http => plain::entry::carry(visit, request, body).await,
         Protocol::Grpc => grpc::entry::carry(visit, request, body, web).await,
@@ -206,61 +202,49 @@ pub(crate) async fn visit(
     }
 }
 
-/// What is recorded of a request whose head is refused.
-struct Outline {
-    method: http::Method,
-    uri: http::Uri,
-    host: Option<HeaderValue>,
+/// Answers a request whose head is refused, and has that recorded.
+fn refuse(mut visit: Visit, parts: &Parts, refusal: Refusal) -> Response<Outgoing> {
+    let grpc = visit.version == Version::HTTP_2 && classify::is_grpc(&parts.headers);
+    let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
+    let refused = outline(parts, visit.context(protocol));
+    let upstream = visit.door.entry.upstream.clone();
+    visit.must_close = classify::must_close(&parts.headers) || matches!(refusal, Refusal::Fault(_));
+    let bad = |why| Fault::because(Reason::BadRequest, why);
+    let (fault, response) = match refusal {
+        Refusal::Fault(fault) if grpc => {
+            let response = grpc::entry::refuse(visit, &fault, None);
+            upstream.refused(&refused, fault.face().status(), &fault);
+            return response;
+        }
+        Refusal::Fault(fault) => (fault.clone(), visit.refuse(&fault)),
+        Refusal::Method => (bad("CONNECT or TRACE"), visit.refuse_method()),
+        Refusal::ConnectProtocol => {
+            (bad("CONNECT for something else than WebSocket"), visit.refuse_protocol())
+        }
+        Refusal::WebSocketVersion => {
+            (bad("a WebSocket version other than 13"), visit.refuse_version())
+        }
+    };
+    upstream.refused(&refused, response.status(), &fault);
+    response
 }
 
-impl Outline {
-    // Clones of these are counted references: cheap enough for requests that are fine.
-    fn of(parts: &http::request::Parts) -> Outline {
-        let host = parts.headers.get(http::header::HOST).cloned();
-        Outline { method: parts.method.clone(), uri: parts.uri.clone(), host }
-    }
-
-    /// Answers with `refusal`, and has that recorded.
-    fn refuse(self, visit: Visit, refusal: Refusal, grpc: bool) -> Response<Outgoing> {
-        let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
-        let refused = self.exchange(visit.context(protocol));
-        let upstream = visit.door.entry.upstream.clone();
-        let bad = |why| Fault::because(Reason::BadRequest, why);
-        let (fault, response) = match refusal {
-            Refusal::Fault(fault) if grpc => {
-                let response = grpc::entry::refuse(visit, &fault, None);
-                upstream.refused(&refused, fault.face().status(), &fault);
-                return response;
-            }
-            Refusal::Fault(fault) => (fault.clone(), visit.refuse(&fault)),
-            Refusal::Method => (bad("CONNECT or TRACE"), visit.refuse_method()),
-            Refusal::ConnectProtocol => {
-                (bad("CONNECT for something else than WebSocket"), visit.refuse_protocol())
-            }
-            Refusal::WebSocketVersion => {
-                (bad("a WebSocket version other than 13"), visit.refuse_version())
-            }
-        };
-        upstream.refused(&refused, response.status(), &fault);
-        response
-    }
-
-    fn exchange(self, context: Context) -> Exchange {
-        let authority = match (self.uri.authority(), &self.host) {
-            (Some(authority), _) => authority.as_str().as_bytes(),
-            (None, Some(host)) => host.as_bytes(),
-            (None, None) => b"",
-        };
-        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
-        let head = RequestHead {
-            method: self.method,
-            scheme: Scheme::HTTP,
-            authority: Bytes::copy_from_slice(authority),
-            path: Bytes::copy_from_slice(path.as_bytes()),
-            headers: http::HeaderMap::new(),
-        };
-        Exchange { head: Arc::new(head), context, body: Box::new(EmptyBody) }
-    }
+/// What is recorded of a request whose head is refused.
+fn outline(parts: &Parts, context: Box<Context>) -> Exchange {
+    let authority = match (parts.uri.authority(), parts.headers.get(HOST)) {
+        (Some(authority), _) => authority.as_str().as_bytes(),
+        (None, Some(host)) => host.as_bytes(),
+        (None, None) => b"",
+    };
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    let head = RequestHead {
+        method: parts.method.clone(),
+        scheme: Scheme::HTTP,
+        authority: Bytes::copy_from_slice(authority),
+        path: Bytes::copy_from_slice(path.as_bytes()),
+        headers: http::HeaderMap::new(),
+    };
+    Exchange { head: Arc::new(head), context, body: Box::new(EmptyBody) }
 }
 
 /// The answer to a browser that asks whether a page may call by gRPC-Web.
@@ -283,15 +267,15 @@ fn web(entry: &Entry, protocol: Protocol, head: &mut RequestHead) -> Option<Web>
 
 /// A request that was found valid.
 pub(crate) struct Requested {
-    pub(crate) head: RequestHead,
-    pub(crate) context: Context,
+    pub(crate) head: Arc<RequestHead>,
+    pub(crate) context: Box<Context>,
     pub(crate) length: Option<u64>,
 }
 
 impl Requested {
     /// The exchange with this body.
     pub(crate) fn exchange(self, body: strait_engine::BoxBody) -> Exchange {
-        Exchange { head: Arc::new(self.head), context: self.context, body }
+        Exchange { head: self.head, context: self.context, body }
     }
 }
 

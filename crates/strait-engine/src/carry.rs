@@ -108,7 +108,7 @@ fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Openin
         if reader.is_end() { Box::new(EmptyBody) } else { Box::new(reader.with_size(size)) };
     // A deadline centuries away is none.
     let deadline = opening.deadline.filter(|left| *left < Duration::from_secs(1 << 32));
-    let context = Context {
+    let context = Box::new(Context {
         protocol,
         id: opening.id.unwrap_or_default(),
         trace: opening.trace,
@@ -122,7 +122,7 @@ fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Openin
             address: None,
             version: None,
         },
-    };
+    });
     Exchange { head: opening.head, context, body }
 }
 

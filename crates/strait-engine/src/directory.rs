@@ -125,7 +125,7 @@ impl Directory {
             table.find(context.protocol, head.host(), head.path_only()).cloned()
         };
         match by_name.filter(|_| !context.service.is_empty()) {
-            Some(by_name) => find(by_name.get(context.service.as_str())?),
+            Some(by_name) => find(by_name.get(&*context.service)?),
             None => find(&table),
         }
     }

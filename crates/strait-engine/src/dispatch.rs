@@ -16,9 +16,7 @@ use tokio::time::{Instant as Timer, Sleep, sleep_until};
 use crate::clock::now;
 use crate::directory::{Directory, Target};
 use crate::flight::{Counters, Flight, Flights};
-use crate::{
-    Answer, Body, BoxBody, Carried, Exchange, Failure, Fault, Origin, Record, Recorder, Upstream,
-};
+use crate::{Answer, Body, BoxBody, Carried, Exchange, Failure, Fault, Record, Recorder, Upstream};
 
 /// Tunnels that a request may pass; one more is taken for a loop.
 pub const MAX_HOPS: u32 = 8;
@@ -49,17 +47,17 @@ impl Dispatch {
 
     async fn handle(&self, mut exchange: Exchange) -> Result<Answer, Failure> {
         let target = self.route(&exchange);
-        let name = target.as_ref().map_or_else(|_| "".into(), |t| Arc::clone(&t.service));
+        let name = target.as_ref().map_or_else(|_| Arc::default(), |t| Arc::clone(&t.service));
         let mut entry = Entry::open(self, &exchange, name);
         let outcome = match target {
             Err(fault) => Err(fault.into()),
             Ok(target) => {
                 if target.remote {
-                    exchange.context.service = target.service.to_string();
+                    exchange.context.service = Arc::clone(&target.service);
                 }
                 if !exchange.body.is_end() {
                     let counted =
-                        Counted { body: exchange.body, flight: Arc::clone(&entry.flight) };
+                        Counted { body: exchange.body, flight: Arc::clone(&entry.record.flight) };
                     exchange.body = Box::new(counted);
                 }
                 let deadline = exchange.context.deadline;
@@ -96,7 +94,7 @@ impl Upstream for Dispatch {
     }
 
     fn refused(&self, exchange: &Exchange, status: StatusCode, fault: &Fault) {
-        let mut entry = Entry::open(self, exchange, "".into());
+        let mut entry = Entry::open(self, exchange, Arc::default());
         entry.record.status = Some(status.as_u16());
         entry.end(Some(fault.clone()));
     }
@@ -121,7 +119,6 @@ async fn within(deadline: Option<Instant>, carried: Carried<'_>) -> Result<Answe
 struct Entry {
     flights: Arc<Flights>,
     recorder: Arc<dyn Recorder>,
-    flight: Arc<Flight>,
     key: u64,
     deadline: Option<Instant>,
     record: Record,
@@ -133,12 +130,13 @@ impl Entry {
         let (head, context) = (&exchange.head, &exchange.context);
         let flight = Arc::new(Flight {
             id: context.id,
+            trace: context.trace.clone(),
             protocol: context.protocol,
-            route: Arc::clone(&route),
-            what: format!("{} {}", head.method, head.path_only()),
-            from: match &context.caller.origin {
-                Origin::Entry(name) | Origin::Session(name) => Arc::clone(name),
-            },
+            caller: context.caller.clone(),
+            route,
+            method: head.method.clone(),
+            host: head.host().to_owned(),
+            path: head.path_only().to_owned(),
             since: now(),
             counters: Counters::default(),
         });
@@ -147,18 +145,10 @@ impl Entry {
             key: dispatch.flights.enter(Arc::clone(&flight)),
             flights: Arc::clone(&dispatch.flights),
             recorder: Arc::clone(&dispatch.recorder),
-            flight,
             deadline: context.deadline,
             closed: false,
             record: Record {
-                id: context.id,
-                trace: context.trace.clone(),
-                protocol: context.protocol,
-                caller: context.caller.clone(),
-                route,
-                method: head.method.clone(),
-                host: head.host().to_owned(),
-                path: head.path_only().to_owned(),
+                flight,
                 status: None,
                 grpc_status: None,
                 bytes_in: 0,
@@ -187,11 +177,11 @@ impl Entry {
     }
 
     fn age(&self) -> std::time::Duration {
-        now().saturating_duration_since(self.flight.since)
+        now().saturating_duration_since(self.record.flight.since)
     }
 
     fn note_grpc_status(&mut self, headers: &http::HeaderMap) {
-        if self.record.protocol == Protocol::Grpc
+        if self.record.flight.protocol == Protocol::Grpc
             && let Some(status) = headers.get("grpc-status").and_then(|v| v.to_str().ok())
         {
             self.record.grpc_status = status.parse().ok();
@@ -202,7 +192,7 @@ impl Entry {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        let counters = &self.flight.counters;
+        let counters = &self.record.flight.counters;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         self.record.bytes_in = read(&counters.bytes_in);
         self.record.bytes_out = read(&counters.bytes_out);
@@ -210,10 +200,10 @@ impl Entry {
         self.record.messages_out = read(&counters.messages_out);
         self.record.duration = self.age();
         if let Some(fault) = &fault {
-            fault.log(&self.record.id);
+            fault.log(&self.record.flight.id);
             let face = fault.face();
             self.record.status.get_or_insert(face.http);
-            if self.record.protocol == Protocol::Grpc {
+            if self.record.flight.protocol == Protocol::Grpc {
                 self.record.grpc_status = Some(u32::from(face.grpc));
             }
         }
@@ -282,7 +272,7 @@ impl Body for Recorded {
         };
         match &part {
             Some(Ok(Part::Data(data))) => {
-                let counters = &self.entry.flight.counters;
+                let counters = &self.entry.record.flight.counters;
                 count(&counters.bytes_out, &counters.messages_out, data);
                 if self.body.is_end() {
                     self.entry.end(None);

@@ -13,8 +13,9 @@ use crate::BoxBody;
 pub struct Exchange {
     /// The head. Shared, so that a request that reached nobody can be tried elsewhere.
     pub head: Arc<RequestHead>,
-    /// What is known about the request beside its head.
-    pub context: Context,
+    /// What is known about the request beside its head. Boxed, because an exchange is handed
+    /// on many times.
+    pub context: Box<Context>,
     /// The request's body.
     pub body: BoxBody,
 }
@@ -35,7 +36,7 @@ pub struct Context {
     /// The same id on every node that the request passes.
     pub id: RequestId,
     /// W3C traceparent; made at the entry when the caller sent none.
-    pub trace: String,
+    pub trace: Arc<str>,
     /// When the caller gives up.
     pub deadline: Option<Instant>,
     /// Tunnels passed so far.
@@ -43,7 +44,7 @@ pub struct Context {
     /// RFC 9218 urgency, 0 to 7; 3 is the default.
     pub urgency: u8,
     /// The service that the caller's node chose; empty: this node's routes decide.
-    pub service: String,
+    pub service: Arc<str>,
     /// It came over a connection that was made for another host: without a route it should be
     /// tried over one of its own (RFC 9110 15.5.20).
     pub misdirected: bool,
@@ -72,19 +73,33 @@ pub enum Origin {
     Session(Arc<str>),
 }
 
+impl Origin {
+    /// The name of the entry or peer.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Origin::Entry(name) | Origin::Session(name) => name,
+        }
+    }
+}
+
 impl Context {
     /// The context of a new request.
-    pub fn new(protocol: Protocol, origin: Origin, address: Option<SocketAddr>) -> Context {
-        Context {
+    pub fn new(
+        id: RequestId,
+        protocol: Protocol,
+        origin: Origin,
+        address: Option<SocketAddr>,
+    ) -> Box<Context> {
+        Box::new(Context {
             protocol,
-            id: RequestId::new(),
-            trace: String::new(),
+            id,
+            trace: Arc::default(),
             deadline: None,
             hops: 0,
             urgency: 3,
-            service: String::new(),
+            service: Arc::default(),
             misdirected: false,
             caller: Caller { origin, address, version: None },
-        }
+        })
     }
 }

@@ -7,19 +7,27 @@ use std::time::Instant;
 use strait_mux::NumberMap;
 use strait_wire::{Protocol, RequestId};
 
-/// One exchange under way. Its counters are live.
+use crate::Caller;
+
+/// One exchange under way, later its record's. Its counters are live.
 #[derive(Debug)]
 pub struct Flight {
     /// The request's id.
     pub id: RequestId,
+    /// W3C traceparent.
+    pub trace: Arc<str>,
     /// Its protocol.
     pub protocol: Protocol,
-    /// The service that answers; empty until a route is found.
+    /// Where it came from.
+    pub caller: Caller,
+    /// The route that was chosen, by the name of its service; empty when none matched.
     pub route: Arc<str>,
-    /// Its method and path, without query.
-    pub what: String,
-    /// Where it came from: an entry or a peer, by name.
-    pub from: Arc<str>,
+    /// Request method.
+    pub method: http::Method,
+    /// The request's host, as text.
+    pub host: String,
+    /// The request's path without its query, which may hold secrets.
+    pub path: String,
     /// When it arrived.
     pub since: Instant,
     /// What has passed.

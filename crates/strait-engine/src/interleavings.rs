@@ -63,7 +63,7 @@ fn opening() -> Opening {
     Opening {
         id: Some(RequestId::new()),
         client_id: String::new(),
-        trace: String::new(),
+        trace: Arc::default(),
         deadline: None,
         hops: 0,
         urgency: 3,

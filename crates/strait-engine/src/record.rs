@@ -3,29 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strait_wire::{Protocol, RequestId};
+use strait_wire::Protocol;
 
-use crate::{Caller, Fault};
+use crate::{Fault, Flight};
 
 /// One finished exchange.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The request's id.
-    pub id: RequestId,
-    /// W3C traceparent.
-    pub trace: String,
-    /// Its protocol.
-    pub protocol: Protocol,
-    /// Where it came from.
-    pub caller: Caller,
-    /// The route that was chosen, by the name of its service; empty when none matched.
-    pub route: Arc<str>,
-    /// Request method.
-    pub method: http::Method,
-    /// The request's host, as text.
-    pub host: String,
-    /// The request's path without its query, which may hold secrets.
-    pub path: String,
+    /// What was asked, and by whom.
+    pub flight: Arc<Flight>,
     /// Status of the answer's head; `None` when none was sent.
     pub status: Option<u16>,
     /// `grpc-status`, for gRPC.

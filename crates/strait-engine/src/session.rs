@@ -62,13 +62,25 @@ pub enum News {
     Leaving(GoAway),
 }
 
-/// Wakers to be woken once the lock is free.
+/// Wakers to be woken once the lock is free. Most of the time there is at most one.
+#[derive(Default)]
 #[must_use]
-pub(crate) struct Wakes(Vec<Waker>);
+pub(crate) struct Wakes {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
 
 impl Wakes {
+    fn add(&mut self, waker: Option<Waker>) {
+        match (waker, &self.first) {
+            (Some(waker), Some(_)) => self.more.push(waker),
+            (Some(waker), None) => self.first = Some(waker),
+            (None, _) => {}
+        }
+    }
+
     fn wake(self) {
-        self.0.into_iter().for_each(Waker::wake);
+        self.first.into_iter().chain(self.more).for_each(Waker::wake);
     }
 }
 
@@ -128,6 +140,11 @@ impl Session {
         };
         wakes.wake();
         value
+    }
+
+    /// What `look` finds in the core, in which it changes nothing that concerns anyone.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Core) -> T) -> T {
+        look(&mut self.lock())
     }
 
     /// The next frame for the link, which asks when it has room. `None`: the session has
@@ -329,19 +346,19 @@ impl Core {
 
     /// Passes the mux's events on.
     fn settle(&mut self) -> Wakes {
-        let mut wakes = Vec::new();
+        let mut wakes = Wakes::default();
         while let Some(event) = self.mux.next_event() {
             match event {
                 Event::Readable(no) => {
-                    wakes.extend(self.wakers.get_mut(&no).and_then(|w| w.reader.take()));
+                    wakes.add(self.wakers.get_mut(&no).and_then(|w| w.reader.take()));
                 }
                 Event::Writable(no) => {
-                    wakes.extend(self.wakers.get_mut(&no).and_then(|w| w.writer.take()));
+                    wakes.add(self.wakers.get_mut(&no).and_then(|w| w.writer.take()));
                 }
                 Event::Accepted(no) if self.closed => self.forget(no),
                 Event::Accepted(no) => {
                     self.accepted.push_back(no);
-                    wakes.extend(self.listener.take());
+                    wakes.add(self.listener.take());
                 }
                 Event::Ready(hello) => self.tell(News::Ready(hello), &mut wakes),
                 Event::Announce(announcement) => {
@@ -352,27 +369,26 @@ impl Core {
             }
         }
         if self.closed {
-            wakes.extend(
-                [self.listener.take(), self.reader.take(), self.drained.take()]
-                    .into_iter()
-                    .flatten(),
-            );
+            wakes.add(self.listener.take());
+            wakes.add(self.reader.take());
+            wakes.add(self.drained.take());
         }
-        if self.closed || self.closing || self.mux.has_frame() {
-            wakes.extend(self.link.take());
+        // A link that is not waiting asks by itself.
+        if self.link.is_some() && (self.closed || self.closing || self.mux.has_frame()) {
+            wakes.add(self.link.take());
         }
         if self.drained.is_some() && self.mux.pending() == 0 {
-            wakes.extend(self.drained.take());
+            wakes.add(self.drained.take());
         }
-        Wakes(wakes)
+        wakes
     }
 
     /// News are bounded: a peer that floods them faster than they are heard is not kept.
-    fn tell(&mut self, news: News, wakes: &mut Vec<Waker>) {
+    fn tell(&mut self, news: News, wakes: &mut Wakes) {
         const NEWS: usize = 64;
         if self.news.len() < NEWS {
             self.news.push_back(news);
         }
-        wakes.extend(self.reader.take());
+        wakes.add(self.reader.take());
     }
 }

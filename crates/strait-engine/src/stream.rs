@@ -81,7 +81,7 @@ impl Body for StreamReader {
     }
 
     fn is_end(&self) -> bool {
-        self.session.with(|core| core.mux.is_drained(self.no))
+        self.session.look(|core| core.mux.is_drained(self.no))
     }
 
     fn size(&self) -> Option<u64> {
@@ -145,7 +145,7 @@ impl StreamWriter {
 
     /// Waits until the request is cut.
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Fault> {
-        self.session.with(|core| match core.mux.gone(self.no) {
+        self.session.look(|core| match core.mux.gone(self.no) {
             Some(gone) => Poll::Ready(fault(gone)),
             None => {
                 core.wait_writable(self.no, cx);

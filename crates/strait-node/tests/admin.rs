@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use strait_engine::{Caller, Fault, Origin, Reason, Record, Recorder};
+use strait_engine::{Caller, Counters, Fault, Flight, Origin, Reason, Record, Recorder};
 use strait_node::admin::Admin;
 use strait_node::config::AdminConfig;
 use strait_node::observe::{
@@ -109,16 +109,21 @@ impl World {
     }
 }
 
-fn record() -> Record {
-    Record {
+fn record(protocol: Protocol, route: &str) -> Record {
+    let flight = Flight {
         id: RequestId::new(),
-        trace: String::new(),
-        protocol: Protocol::Grpc,
+        trace: Arc::default(),
+        protocol,
         caller: Caller { origin: Origin::Entry(Arc::from("web")), address: None, version: None },
-        route: Arc::from("ledger"),
+        route: Arc::from(route),
         method: http::Method::POST,
         host: "h".to_owned(),
         path: "/p".to_owned(),
+        since: Instant::now(),
+        counters: Counters::default(),
+    };
+    Record {
+        flight: Arc::new(flight),
         status: Some(200),
         grpc_status: Some(0),
         bytes_in: 100,
@@ -206,16 +211,14 @@ async fn what_is_scraped_is_what_was_recorded() {
     let world = world(&[]).await;
     world.metrics.started(Protocol::Grpc);
     world.metrics.started(Protocol::Grpc);
-    world.metrics.finished(&record());
+    world.metrics.finished(&record(Protocol::Grpc, "ledger"));
     world.metrics.started(Protocol::Http);
     let failed = Record {
-        protocol: Protocol::Http,
         status: None,
         grpc_status: None,
-        route: Arc::from(""),
         first_byte: None,
         fault: Some(Fault::because(Reason::Cancelled, "private")),
-        ..record()
+        ..record(Protocol::Http, "")
     };
     world.metrics.finished(&failed);
     let answer = world.get("/metrics").await;
@@ -239,12 +242,11 @@ async fn a_peer_cannot_fill_the_memory_with_names() {
     let metrics = Metrics::new();
     for i in 0..2000 {
         let record = Record {
-            route: Arc::from(format!("s{i}")),
             grpc_status: Some(1000 + i),
             status: None,
-            ..record()
+            ..record(Protocol::Grpc, &format!("s{i}"))
         };
-        metrics.started(record.protocol);
+        metrics.started(record.flight.protocol);
         metrics.finished(&record);
     }
     let text = metrics.render();

@@ -90,7 +90,7 @@ pub struct Opening {
     /// The caller's name for itself. Never trusted.
     pub client_id: String,
     /// W3C traceparent, or empty.
-    pub trace: String,
+    pub trace: Arc<str>,
     /// Time left until the caller gives up.
     pub deadline: Option<Duration>,
     /// Tunnels passed.
@@ -98,7 +98,7 @@ pub struct Opening {
     /// RFC 9218 urgency, 0 to 7; 3 is the default.
     pub urgency: u8,
     /// The service that shall answer.
-    pub service: String,
+    pub service: Arc<str>,
     /// Bytes of answer granted at once.
     pub answer_credit: u32,
     /// The head itself. Shared so that a refused request can be tried elsewhere.

@@ -80,8 +80,8 @@ impl RequestId {
         RequestId(bytes)
     }
 
-    /// A new trace context (W3C `traceparent`, version 00, sampled) in canonical text.
-    pub fn new_traceparent() -> String {
+    /// A new trace context (W3C `traceparent`, version 00, sampled) in canonical text, which is ASCII.
+    pub fn new_traceparent() -> [u8; 55] {
         let mut text = *b"00-................................-................-01";
         for (at, random) in [(3, random_u64()), (19, random_u64() | 1), (36, random_u64() | 1)] {
             let bytes = random.to_be_bytes();
@@ -89,7 +89,7 @@ impl RequestId {
                 digits.copy_from_slice(&hex(byte));
             }
         }
-        std::str::from_utf8(&text).unwrap_or_default().to_owned()
+        text
     }
 }
 

@@ -174,7 +174,7 @@ fn texts_are_cut_and_only_utf8_is_text() {
     let frame = read(request(&field(17, trace.as_bytes()), b"GET", b"http"));
     let Frame::Stream(frame) = frame else { panic!("{frame:?}") };
     let Some(strait_wire::First::Request(opening)) = frame.first else { panic!("no head") };
-    assert_eq!(opening.trace, "é".repeat(64), "128 bytes");
+    assert_eq!(*opening.trace, "é".repeat(64), "128 bytes");
     // Text that is not UTF-8 is no message at all: nothing that comes from visitors or
     // backends is text.
     let wrong = request(&field(17, b"\xff"), b"GET", b"http");

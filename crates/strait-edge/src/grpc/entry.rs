@@ -1,5 +1,6 @@
 //! gRPC at an entry, by HTTP/2 or as gRPC-Web.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ pub(crate) async fn carry(
             return refuse(visit, &fault, web.as_ref());
         }
     }
-    remove(&mut request.head.headers, &CONTENT_LENGTH);
+    remove(&mut Arc::make_mut(&mut request.head).headers, &CONTENT_LENGTH);
     match carry_visit(&visit, request.exchange(body)).await {
         Ok(answer) => respond(visit, answer, web).await,
         Err(fault) => refuse(visit, &fault, web.as_ref()),

@@ -39,8 +39,11 @@ pub(crate) struct Web {
 impl Web {
     /// How the caller of this request speaks it, if it does.
     pub(crate) fn of(head: &RequestHead, cors: &Cors) -> Option<Web> {
+        if head.method != Method::POST {
+            return None;
+        }
         let kind = head.headers.get(CONTENT_TYPE)?.to_str().ok()?;
-        let rest = after(kind, WEB).filter(|_| head.method == Method::POST)?;
+        let rest = after(kind, WEB)?;
         let (sends_text, rest) = match after(rest, "-text") {
             Some(rest) => (true, rest),
             None => (false, rest),

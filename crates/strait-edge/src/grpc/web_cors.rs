@@ -45,9 +45,11 @@ impl Cors {
     /// The fields of the answer to a browser that asks whether a page may call; `None` for
     /// every other request.
     pub(crate) fn preflight(&self, head: &RequestHead) -> Option<HeaderMap> {
+        if head.method != Method::OPTIONS {
+            return None;
+        }
         let asked = head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS)?;
-        let calls = head.method == Method::OPTIONS
-            && head.headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(|m| m == "POST")
+        let calls = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(|m| m == "POST")
             && has_token(&head.headers, &ACCESS_CONTROL_REQUEST_HEADERS, "x-grpc-web");
         let grant = self.grant(&head.headers).filter(|_| calls)?;
         let mut headers = HeaderMap::with_capacity(5);

@@ -129,7 +129,8 @@ pub fn request(path: &str, body: BoxBody) -> Exchange {
         path: Bytes::copy_from_slice(path.as_bytes()),
         headers: HeaderMap::new(),
     };
-    let context = Context::new(Protocol::Http, Origin::Entry("test".into()), None);
+    let context =
+        Context::new(RequestId::new(), Protocol::Http, Origin::Entry("test".into()), None);
     Exchange { head: Arc::new(head), context, body }
 }
 

@@ -50,11 +50,11 @@ fn opening(size: usize) -> Opening {
     Opening {
         id: Some(RequestId::new()),
         client_id: String::new(),
-        trace: String::new(),
+        trace: Arc::default(),
         deadline: None,
         hops: 0,
         urgency: (size % 8) as u8,
-        service: String::new(),
+        service: Arc::default(),
         answer_credit: 0,
         head: Arc::new(head(size)),
     }

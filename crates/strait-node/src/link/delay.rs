@@ -17,7 +17,7 @@ use strait_engine::{
     Origin, Part, Protocol, RequestHead, ResponseHead, Session, Settings, Turns, Upstream, drive,
     next_part, serve,
 };
-use strait_wire::{Hello, Side};
+use strait_wire::{Hello, RequestId, Side};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -169,7 +169,8 @@ fn request(path: &'static str, body: BoxBody) -> Exchange {
         path: Bytes::from_static(path.as_bytes()),
         headers: HeaderMap::new(),
     };
-    let context = Context::new(Protocol::Http, Origin::Entry("test".into()), None);
+    let context =
+        Context::new(RequestId::new(), Protocol::Http, Origin::Entry("test".into()), None);
     Exchange { head: Arc::new(head), context, body }
 }
 

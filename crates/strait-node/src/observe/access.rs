@@ -86,16 +86,16 @@ pub fn text(time: SystemTime, record: &Record) -> String {
     let mut line = format!(
         "{} {:<9} {status:<6} {:>8} ttfb {ttfb:>7} in {:>9} out {:>9} {} {}{}",
         utc(time),
-        record.protocol,
+        record.flight.protocol,
         span(record.duration),
         amount(record.bytes_in, record.messages_in),
         amount(record.bytes_out, record.messages_out),
-        escaped(record.method.as_str()),
-        escaped(&record.host),
-        escaped(&record.path),
+        escaped(record.flight.method.as_str()),
+        escaped(&record.flight.host),
+        escaped(&record.flight.path),
     );
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { escaped(text) };
-    let _ = write!(line, " route={} from={}", or_dash(&record.route), from(record));
+    let _ = write!(line, " route={} from={}", or_dash(&record.flight.route), from(record));
     if let Some(version) = version(record) {
         let _ = write!(line, " http={version}");
     }
@@ -108,7 +108,12 @@ pub fn text(time: SystemTime, record: &Record) -> String {
             }
         }
     }
-    let _ = writeln!(line, " id={} trace={}", record.id, or_dash(trace_id(&record.trace)));
+    let _ = writeln!(
+        line,
+        " id={} trace={}",
+        record.flight.id,
+        or_dash(trace_id(&record.flight.trace))
+    );
     line
 }
 
@@ -142,24 +147,24 @@ struct Line<'a> {
 /// A line for machines: one JSON object.
 pub fn json(time: SystemTime, record: &Record) -> String {
     let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-    let (via, door) = match &record.caller.origin {
+    let (via, door) = match &record.flight.caller.origin {
         Origin::Entry(name) => ("entry", name),
         Origin::Session(peer) => ("session", peer),
     };
     let fault = record.fault.as_ref();
     let line = Line {
         time: utc(time),
-        protocol: record.protocol.as_str(),
+        protocol: record.flight.protocol.as_str(),
         status: record.status,
         grpc_status: record.grpc_status,
         http_version: version(record),
-        method: record.method.as_str(),
-        host: clipped(&record.host),
-        path: clipped(&record.path),
-        route: &record.route,
+        method: record.flight.method.as_str(),
+        host: clipped(&record.flight.host),
+        path: clipped(&record.flight.path),
+        route: &record.flight.route,
         via,
         door,
-        caller: record.caller.address.map(visitor),
+        caller: record.flight.caller.address.map(visitor),
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         messages_in: record.messages_in,
@@ -169,8 +174,8 @@ pub fn json(time: SystemTime, record: &Record) -> String {
         end: fault.map_or("complete", |fault| fault.reason.as_str()),
         side: fault.map(|fault| fault.face().whose.as_str()),
         detail: fault.map(|fault| clipped(&fault.detail)).filter(|detail| !detail.is_empty()),
-        id: record.id.to_string(),
-        trace_id: clipped(trace_id(&record.trace)),
+        id: record.flight.id.to_string(),
+        trace_id: clipped(trace_id(&record.flight.trace)),
     };
     // Plain fields only: there is nothing in it that JSON cannot say.
     let mut line = serde_json::to_string(&line).unwrap_or_default();
@@ -180,7 +185,7 @@ pub fn json(time: SystemTime, record: &Record) -> String {
 
 /// `203.0.113.7:51234` through an entry, `session:NAME` through a tunnel.
 fn from(record: &Record) -> String {
-    match (&record.caller.origin, record.caller.address) {
+    match (&record.flight.caller.origin, record.flight.caller.address) {
         (Origin::Entry(_), Some(address)) => visitor(address),
         (Origin::Entry(name), None) => format!("entry:{}", escaped(name)),
         (Origin::Session(peer), _) => format!("session:{}", escaped(peer)),
@@ -197,7 +202,7 @@ fn visitor(address: SocketAddr) -> String {
 
 /// The version of HTTP that the visitor speaks; not known of what came through a tunnel.
 fn version(record: &Record) -> Option<&'static str> {
-    record.caller.version.map(|version| match version {
+    record.flight.caller.version.map(|version| match version {
         http::Version::HTTP_10 => "1.0",
         http::Version::HTTP_2 => "2",
         _ => "1.1",
@@ -262,16 +267,16 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::UNIX_EPOCH;
+    use std::time::{Instant, UNIX_EPOCH};
 
-    use strait_engine::{Caller, Fault, Reason};
+    use strait_engine::{Caller, Counters, Fault, Flight, Reason};
 
     use super::*;
 
-    fn record() -> Record {
-        Record {
+    fn flight() -> Flight {
+        Flight {
             id: "0190163d-8694-739b-aea5-966c26f8ad90".parse().unwrap(),
-            trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
+            trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
             protocol: Protocol::Http,
             caller: Caller {
                 origin: Origin::Entry(Arc::from("web")),
@@ -282,6 +287,14 @@ mod tests {
             method: http::Method::GET,
             host: "app.example".to_owned(),
             path: "/users".to_owned(),
+            since: Instant::now(),
+            counters: Counters::default(),
+        }
+    }
+
+    fn record(flight: Flight) -> Record {
+        Record {
+            flight: Arc::new(flight),
             status: Some(200),
             grpc_status: None,
             bytes_in: 0,
@@ -301,7 +314,7 @@ mod tests {
     #[test]
     fn a_text_line_tells_everything_once() {
         assert_eq!(
-            text(moment(), &record()),
+            text(moment(), &record(flight())),
             "2026-01-01T00:00:00.042Z http      200       1.2ms ttfb   900us in        0B out    \
              1.2KiB GET app.example/users route=app from=203.0.113.7:51234 http=2 end=complete \
              id=0190163d-8694-739b-aea5-966c26f8ad90 trace=4bf92f3577b34da6a3ce929d0e0e4736\n"
@@ -313,8 +326,9 @@ mod tests {
         for (address, shown) in
             [("203.0.113.7:0", "203.0.113.7"), ("[2001:db8::1]:0", "2001:db8::1")]
         {
-            let mut record = record();
-            record.caller.address = Some(address.parse().unwrap());
+            let mut flight = flight();
+            flight.caller.address = Some(address.parse().unwrap());
+            let record = record(flight);
             let line = text(moment(), &record);
             assert!(line.contains(&format!(" from={shown} ")), "{line}");
             let line = json(moment(), &record);
@@ -324,13 +338,12 @@ mod tests {
 
     #[test]
     fn a_grpc_call_that_failed_shows_both_statuses_messages_and_the_reason() {
-        let mut record = record();
-        record.protocol = Protocol::Grpc;
+        let origin = Origin::Session(Arc::from("laptop"));
+        let caller = Caller { origin, address: None, version: None };
+        let mut record = record(Flight { protocol: Protocol::Grpc, caller, ..flight() });
         record.grpc_status = Some(14);
         record.messages_in = 3;
         record.bytes_in = 36;
-        record.caller.origin = Origin::Session(Arc::from("laptop"));
-        (record.caller.address, record.caller.version) = (None, None);
         record.fault = Some(Fault::because(Reason::BackendReset, "read \"x\": reset\nby peer"));
         let line = text(moment(), &record);
         assert!(line.contains(" grpc      200/14 "), "{line}");
@@ -342,10 +355,12 @@ mod tests {
 
     #[test]
     fn hostile_text_stays_within_its_field_and_line() {
-        let mut record = record();
-        record.host = "a b\r\nhttp 200 evil".to_owned();
-        record.path = "/\n2026 fake\u{1b}[2J\u{202e}\0 end=complete\u{e9}".to_owned();
-        record.trace = "x\ny".repeat(1000);
+        let mut record = record(Flight {
+            host: "a b\r\nhttp 200 evil".to_owned(),
+            path: "/\n2026 fake\u{1b}[2J\u{202e}\0 end=complete\u{e9}".to_owned(),
+            trace: "x\ny".repeat(1000).into(),
+            ..flight()
+        });
         record.fault = Some(Fault::because(Reason::Cancelled, "\u{1b}]0;title\u{7}\n"));
         let line = text(moment(), &record);
         assert_eq!(line.matches('\n').count(), 1, "{line}");
@@ -354,21 +369,21 @@ mod tests {
         let line = json(moment(), &record);
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(read["path"], record.path);
+        assert_eq!(read["path"], record.flight.path);
         assert!(read["trace_id"].as_str().unwrap().len() <= 128);
     }
 
     #[test]
     fn long_text_is_cut() {
-        let mut record = record();
-        record.path = "/\u{e9}".repeat(100_000);
+        let record = record(Flight { path: "/\u{e9}".repeat(100_000), ..flight() });
         assert!(text(moment(), &record).len() < 8000);
         assert!(json(moment(), &record).len() < 4000);
     }
 
     #[test]
     fn a_json_line_has_all_fields() {
-        let read: serde_json::Value = serde_json::from_str(&json(moment(), &record())).unwrap();
+        let read: serde_json::Value =
+            serde_json::from_str(&json(moment(), &record(flight()))).unwrap();
         assert_eq!(
             read,
             serde_json::json!({

@@ -194,9 +194,9 @@ impl Metrics {
     }
 
     fn count(&self, route: &OfRoute, record: &Record) {
-        let protocol = record.protocol.as_str();
+        let protocol = record.flight.protocol.as_str();
         let labels = || Route { protocol, route: route.label.clone() };
-        let times = route.protocols[index(record.protocol)].get_or_init(|| Times {
+        let times = route.protocols[index(record.flight.protocol)].get_or_init(|| Times {
             durations: self.durations.get_or_create_owned(&labels()),
             first_bytes: OnceLock::new(),
             requests: Mutex::default(),
@@ -238,13 +238,13 @@ impl Recorder for Metrics {
     }
 
     fn finished(&self, record: &Record) {
-        let of = &self.protocols[index(record.protocol)];
+        let of = &self.protocols[index(record.flight.protocol)];
         of.open.dec();
         of.bytes[0].inc_by(record.bytes_in);
         of.bytes[1].inc_by(record.bytes_out);
         of.messages[0].inc_by(record.messages_in);
         of.messages[1].inc_by(record.messages_out);
-        self.count(&self.route(&record.route), record);
+        self.count(&self.route(&record.flight.route), record);
         if let Some(fault) = &record.fault {
             let labels = [("kind", fault.reason.as_str()), ("side", fault.face().whose.as_str())];
             self.errors.get_or_create(&labels).inc();

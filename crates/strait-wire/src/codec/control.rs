@@ -194,7 +194,8 @@ fn protocol(number: i32) -> Option<Protocol> {
 pub(super) const NAME: usize = 65;
 
 /// A copy of `text`, cut to at most `limit` bytes at a character's edge.
-pub(super) fn cut(text: impl AsRef<str>, limit: usize) -> String {
+pub(super) fn cut<T: for<'a> From<&'a str> + Default>(text: impl AsRef<str>, limit: usize) -> T {
     let text = text.as_ref();
-    text[..text.floor_char_boundary(limit)].to_owned()
+    // An empty one need not be made.
+    if text.is_empty() { T::default() } else { T::from(&text[..text.floor_char_boundary(limit)]) }
 }

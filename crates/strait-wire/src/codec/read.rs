@@ -15,6 +15,7 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    #[inline]
     pub(super) fn number(self) -> Result<u64, DecodeError> {
         match self {
             Value::Number(number) => Ok(number),
@@ -26,6 +27,7 @@ impl<'a> Value<'a> {
         self.number().map(|number| number != 0)
     }
 
+    #[inline]
     pub(super) fn bytes(self) -> Result<&'a [u8], DecodeError> {
         match self {
             Value::Bytes(bytes) => Ok(bytes),
@@ -44,7 +46,20 @@ pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
     /// The number and content of the next field.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {
+        // Almost all are short bytes with a small number.
+        if let [key @ 8..0x80, length @ ..0x80, rest @ ..] = self.0
+            && key & 7 == 2
+            && let Some((bytes, rest)) = rest.split_at_checked(usize::from(*length))
+        {
+            self.0 = rest;
+            return Ok(Some((u32::from(key >> 3), Value::Bytes(bytes))));
+        }
+        self.any()
+    }
+
+    fn any(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {
         if self.0.is_empty() {
             return Ok(None);
         }

@@ -89,11 +89,11 @@ fn opening(protocol: Protocol) -> impl Strategy<Value = Opening> {
             Opening {
                 id: Some(RequestId::new()),
                 client_id,
-                trace,
+                trace: trace.into(),
                 deadline: left.map(Duration::from_micros),
                 hops,
                 urgency,
-                service,
+                service: service.into(),
                 answer_credit,
                 head: Arc::new(RequestHead { method, scheme, authority, path, headers }),
             }

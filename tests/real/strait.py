@@ -50,6 +50,7 @@ class Pair:
     tls: bool = False
     # Text of a configuration file beside the flags: limits and timeouts.
     settings: str = ""
+    client_settings: str = ""
     # Of both entries: chain and key (PEM), whose pages may call by gRPC-Web, and further keys in the file.
     certificate: tuple[pathlib.Path, pathlib.Path] | None = None
     cors_origins: list[str] = field(default_factory=list)
@@ -67,6 +68,8 @@ class Pair:
         common = ["--admin", f"127.0.0.1:{self.admin[side]}", "--log", "json"]
         entry = ["--listen" if side == "server" else "--entry", f"127.0.0.1:{self.entry[side]}"]
         settings, keys = self.settings, dict(self.entry_keys)
+        if side == "client":
+            settings += self.client_settings
         if self.certificate:
             cert, key = map(str, self.certificate)
             keys |= {"cert": cert, "key": key, "cors_origins": self.cors_origins}

@@ -16,6 +16,7 @@ use tokio::time::{Instant as Timer, Sleep, sleep_until};
 use crate::clock::now;
 use crate::directory::{Directory, Target};
 use crate::flight::{Counters, Flight, Flights};
+use crate::visitors::{Seat, Visitors};
 use crate::{Answer, Body, BoxBody, Carried, Exchange, Failure, Fault, Record, Recorder, Upstream};
 
 /// Tunnels that a request may pass; one more is taken for a loop.
@@ -27,6 +28,8 @@ pub struct Dispatch {
     recorder: Arc<dyn Recorder>,
     flights: Arc<Flights>,
     max_exchanges: usize,
+    /// `None`: a visitor may have as many as all together.
+    visitors: Option<Arc<Visitors>>,
 }
 
 impl Dispatch {
@@ -37,7 +40,15 @@ impl Dispatch {
         recorder: Arc<dyn Recorder>,
         max_exchanges: usize,
     ) -> Dispatch {
-        Dispatch { directory, recorder, flights: Arc::default(), max_exchanges }
+        Dispatch { directory, recorder, flights: Arc::default(), max_exchanges, visitors: None }
+    }
+
+    /// The same dispatch, which carries at most `most` exchanges at once for one visitor of an
+    /// entry, by his address.
+    #[must_use]
+    pub fn with_visitor_limit(mut self, most: usize) -> Dispatch {
+        self.visitors = Some(Visitors::new(most));
+        self
     }
 
     /// What is under way.
@@ -46,12 +57,14 @@ impl Dispatch {
     }
 
     async fn handle(&self, mut exchange: Exchange) -> Result<Answer, Failure> {
-        let target = self.route(&exchange);
-        let name = target.as_ref().map_or_else(|_| Arc::default(), |t| Arc::clone(&t.service));
+        let admitted = self.admit(&exchange);
+        let name =
+            admitted.as_ref().map_or_else(|_| Arc::default(), |(t, _)| Arc::clone(&t.service));
         let mut entry = Entry::open(self, &exchange, name);
-        let outcome = match target {
+        let outcome = match admitted {
             Err(fault) => Err(fault.into()),
-            Ok(target) => {
+            Ok((target, seat)) => {
+                entry.seat = seat;
                 if target.remote {
                     exchange.context.service = Arc::clone(&target.service);
                 }
@@ -71,6 +84,14 @@ impl Dispatch {
                 Err(failure)
             }
         }
+    }
+
+    /// Where the exchange goes, and what it holds of its visitor's share until it ends.
+    fn admit(&self, exchange: &Exchange) -> Result<(Target, Option<Box<Seat>>), Fault> {
+        let target = self.route(exchange)?;
+        let visitor = self.visitors.as_ref().zip(exchange.context.caller.address);
+        let seat = visitor.map(|(visitors, address)| visitors.seat(address)).transpose()?;
+        Ok((target, seat))
     }
 
     fn route(&self, exchange: &Exchange) -> Result<Target, Fault> {
@@ -120,6 +141,7 @@ struct Entry {
     flights: Arc<Flights>,
     recorder: Arc<dyn Recorder>,
     key: u64,
+    seat: Option<Box<Seat>>,
     deadline: Option<Instant>,
     record: Record,
     closed: bool,
@@ -145,6 +167,7 @@ impl Entry {
             key: dispatch.flights.enter(Arc::clone(&flight)),
             flights: Arc::clone(&dispatch.flights),
             recorder: Arc::clone(&dispatch.recorder),
+            seat: None,
             deadline: context.deadline,
             closed: false,
             record: Record {
@@ -209,6 +232,7 @@ impl Entry {
         }
         self.record.fault = fault;
         self.flights.leave(self.key);
+        self.seat = None;
         self.recorder.finished(&self.record);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -67,7 +68,11 @@ impl Node {
         let sums = Arc::new(Sums::default());
         let recorders = Recorders(vec![sums.clone(), recorder]);
         let most = config.limits.max_exchanges as usize;
-        let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), most));
+        let mut dispatch = Dispatch::new(directory.clone(), Arc::new(recorders), most);
+        if let Some(most) = config.limits.of_one_visitor() {
+            dispatch = dispatch.with_visitor_limit(most);
+        }
+        let dispatch = Arc::new(dispatch);
         let proxy_protocol = ProxyProtocol::default();
         let mut bound = Vec::new();
         for entry in &config.entries {
@@ -277,19 +282,25 @@ fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
 }
 
 fn client_tls(dial: &TunnelDial) -> Result<Arc<rustls::ClientConfig>, StartError> {
-    let extra_roots = match &dial.ca {
-        None => None,
-        Some(path) => Some(std::fs::read(path).map_err(|e| {
-            StartError(format!("the CA file {} cannot be read: {e}", path.display()))
-        })?),
-    };
+    let extra_roots = extra_roots(dial.ca.as_deref()).map_err(StartError)?;
     let trust = tls::Trust { extra_roots, pin: dial.pin, insecure: false };
     tls::client(&trust, tls::HTTP2).map_err(|e| StartError(e.to_string()))
 }
 
+/// The certificates of authorities in a file, if one is named.
+fn extra_roots(ca: Option<&Path>) -> Result<Option<Vec<u8>>, String> {
+    let read = |path: &Path| {
+        let said = |e| format!("the CA file {} cannot be read: {e}", path.display());
+        std::fs::read(path).map_err(said)
+    };
+    ca.map(read).transpose()
+}
+
 fn local(service: &ServiceConfig, edge: &Arc<strait_edge::Settings>) -> Result<Local, StartError> {
     let said = |error: String| StartError(format!("service {}: {error}", service.name));
-    let mut backend = Backend::new(service.backend.clone(), edge.clone(), &tls::Trust::default())
+    let extra_roots = extra_roots(service.ca.as_deref()).map_err(said)?;
+    let trust = tls::Trust { extra_roots, ..tls::Trust::default() };
+    let mut backend = Backend::new(service.backend.clone(), edge.clone(), &trust)
         .map_err(|e| said(e.to_string()))?;
     if let Some(host) = &service.host_override {
         backend = backend.with_host(host).map_err(|e| said(e.to_string()))?;

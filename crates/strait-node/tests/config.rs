@@ -188,6 +188,27 @@ fn certificates_are_checked_before_anything_listens() {
 }
 
 #[test]
+fn authorities_of_a_service_are_checked_too() {
+    let folder = Folder::new("authorities");
+    let made = DevelopmentCertificate::make().unwrap();
+    folder.write("ca.pem", made.cert_pem());
+    folder.write("key.pem", made.key_pem());
+    let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    folder.write("nonsense.pem", nonsense);
+    let read = |ca: &str| {
+        let service = "[[services]]\nname = \"a\"\nbackend = \"https://a.example\"";
+        let text = format!("{OPEN}{service}\nca = \"{ca}\"\n");
+        let said =
+            read(&folder.write("f", text)).map(|loaded| loaded.config.services[0].ca.clone());
+        said.map_err(|said| said.replace(&format!("{}/", folder.0.display()), ""))
+    };
+    assert_eq!(read("ca.pem"), Ok(Some(folder.0.join("ca.pem"))));
+    assert_eq!(read("key.pem"), Err("f:6:6: `ca`: key.pem holds no PEM certificate".to_owned()));
+    let said = read("nonsense.pem").unwrap_err();
+    assert!(said.starts_with("f:6:6: `ca`: nonsense.pem: invalid peer certificate"), "{said}");
+}
+
+#[test]
 fn an_expired_certificate_is_a_warning() {
     let folder = Folder::new("expired");
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();

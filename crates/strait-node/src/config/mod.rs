@@ -180,6 +180,8 @@ pub struct ServiceConfig {
     pub path_prefix: String,
     /// The Host that the backend sees; `None`: the visitor's.
     pub host_override: Option<String>,
+    /// Certificates to trust beside those of the system (PEM), for a backend of `https`.
+    pub ca: Option<PathBuf>,
 }
 
 impl ServiceConfig {
@@ -192,6 +194,7 @@ impl ServiceConfig {
             hosts: Vec::new(),
             path_prefix: "/".to_owned(),
             host_override: None,
+            ca: None,
         }
     }
 

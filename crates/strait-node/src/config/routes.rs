@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use strait_wire::Protocol;
 
 use super::document::{Document, Given, Table};
-use super::nodes::{certificate, check_certificate, same_port};
+use super::nodes::{certificate, check_certificate, path_of, same_port};
+use super::tls::check_ca;
 use super::{
     EntryConfig, Listen, Overrides, RoleKind, Scheme, ServiceConfig, defaults, nearest,
     parse_backend, parse_host_pattern, parse_name, parse_network, parse_origin, parse_path_prefix,
@@ -106,11 +107,12 @@ fn entry_name(index: usize) -> String {
 pub(super) fn services(
     doc: &Document<'_>,
     root: &Table<'_, '_>,
+    folder: &Path,
     over: &Overrides,
 ) -> Vec<ServiceConfig> {
     let mut services: Vec<(Option<usize>, ServiceConfig)> = Vec::new();
     for table in root.tables("services").unwrap_or_default() {
-        if let Some(service) = service(&table) {
+        if let Some(service) = service(&table, folder) {
             services.push((Some(table.at), service));
         }
     }
@@ -121,7 +123,7 @@ pub(super) fn services(
     services.into_iter().map(|(_, service)| service).collect()
 }
 
-fn service(table: &Table<'_, '_>) -> Option<ServiceConfig> {
+fn service(table: &Table<'_, '_>, folder: &Path) -> Option<ServiceConfig> {
     let name = table.parsed("name", parse_name);
     let protocols = values(table.list("protocols", parse_protocol));
     // A bare port of a gRPC-only service can only mean HTTP/2.
@@ -131,19 +133,32 @@ fn service(table: &Table<'_, '_>) -> Option<ServiceConfig> {
     let hosts = values(table.list("hosts", parse_host_pattern));
     let path = table.parsed("path", parse_path_prefix);
     let host_override = table.parsed("host_header", parse_host_header);
+    let ca = table.parsed("ca", |text| path_of(folder, text));
+    if let Some(ca) = &ca {
+        table.doc.check(ca.at, check_ca(&ca.value));
+    }
     if name.is_none() && !table.has("name") {
         table.missing("name", "write name = \"web\"");
     }
     if backend.is_none() && !table.has("backend") {
         table.missing("backend", "write backend = \"http://127.0.0.1:3000\"");
     }
+    let backend = backend?.value;
+    if let Some(ca) = &ca
+        && backend.scheme != Scheme::Https
+    {
+        table
+            .doc
+            .problem(ca.at, "`ca` needs a backend of https://: nothing else has a certificate");
+    }
     Some(ServiceConfig {
         name: name?.value,
-        backend: backend?.value,
+        backend,
         protocols,
         hosts,
         path_prefix: path.map_or_else(|| "/".to_owned(), |given| given.value),
         host_override: host_override.map(|given| given.value),
+        ca: ca.map(|given| given.value),
     })
 }
 

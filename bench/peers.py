@@ -64,7 +64,8 @@ def direct(peer: Peer, target: int) -> None:
     peer.http = peer.grpc = f"127.0.0.1:{target}"
 
 
-def strait(peer: Peer, target: int, tls: bool) -> None:
+def strait(peer: Peer, target: int, tls: bool, wrap=lambda words: words) -> None:
+    """Server and client; `wrap` makes the command that runs a command."""
     entry, tunnel = free_port(), free_port()
     peer.http = peer.grpc = f"127.0.0.1:{entry}"
     peer.binary = pathlib.Path(STRAIT)
@@ -80,10 +81,10 @@ def strait(peer: Peer, target: int, tls: bool) -> None:
         client += ["--pin", f"sha256:{pin}"]
     else:
         server += ["--no-tls"]
-    peer.processes.append(Process(server, peer.folder, env))
+    peer.processes.append(Process(wrap(server), peer.folder, env))
     wait_open(tunnel, peer.processes)
     client += ["http", str(target), "grpc", str(target)]
-    peer.processes.append(Process(client, peer.folder, env))
+    peer.processes.append(Process(wrap(client), peer.folder, env))
 
 
 def wait_open(port: int, processes: list[Process]) -> None:

@@ -49,8 +49,14 @@ stage "unit tests" unit_tests
 stage "every order of threads" bash tests/interleavings.sh
 stage "mutations still apply" python3 tests/mutations.py --check
 stage "examples in the docs" cargo test --workspace --doc --locked --quiet
+release() {
+  cargo build --release --locked --quiet -p strait -p testkit &&
+    cargo build --release --locked --quiet -p strait-mux --example exchanges
+}
+
 last="0 passed, 1 failed"
-if stage "release build" cargo build --release --locked --quiet -p strait -p testkit; then
+if stage "release build" release; then
+  stage "instructions of the hot path" python3 bench/instructions.py
   stage "real clients" real "$@"
   last=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -1)
 fi

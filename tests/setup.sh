@@ -15,6 +15,7 @@ declare -A DEBIAN=(
   [chromium]=chromium
   [etcd]=etcd-server
   [haproxy]=haproxy
+  [valgrind]=valgrind
   [etcdctl]=etcd-client
 )
 missing=()

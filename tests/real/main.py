@@ -24,8 +24,9 @@ from world import Backends, World  # noqa: E402
 
 # In this order: what everything else rests on first.
 MODULES = (
-    "http_basics", "http_edges", "http_rules", "smuggling", "websocket", "websocket_h2", "grpc_calls", "peer", "peer_life",
-    "interop", "browser", "etcd", "scenario", "load", "memory", "budget", "isolation", "cancel", "floods", "observe", "security", "proxies", "visitors",
+    "http_basics", "http_edges", "expect", "http_rules", "smuggling", "websocket", "websocket_h2", "grpc_calls", "peer", "peer_life",
+    "interop", "browser", "etcd", "scenario", "load", "memory", "budget", "isolation", "cancel", "floods", "observe", "security",
+    "proxies", "visitors",
     "life", "faults", "startup", "demo",
 )
 MODES = ("direct", "server-entry", "client-entry", "once")

@@ -30,6 +30,8 @@ pub(crate) struct Activity {
     writes: AtomicU64,
     /// A request's body is wanted and nothing of it is there.
     body_wanted: AtomicBool,
+    /// The visitor waits for `100 Continue`, or did when its answer came.
+    awaits_continue: AtomicBool,
     /// Answers that wait for the visitor to take them.
     held: AtomicUsize,
     /// Milliseconds from `start` to when an answer last moved.
@@ -61,6 +63,7 @@ impl Activity {
             awaits_answer: AtomicBool::new(false),
             writes: AtomicU64::new(0),
             body_wanted: AtomicBool::new(false),
+            awaits_continue: AtomicBool::new(false),
             held: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
             linger: AtomicBool::new(false),
@@ -117,6 +120,15 @@ impl Activity {
 
     pub(crate) fn is_body_wanted(&self) -> bool {
         self.body_wanted.load(Relaxed)
+    }
+
+    /// A request's body is to be asked for (`true`), or was.
+    pub(crate) fn await_continue(&self, awaits: bool) {
+        self.awaits_continue.store(awaits, Relaxed);
+    }
+
+    pub(crate) fn awaits_continue(&self) -> bool {
+        self.awaits_continue.load(Relaxed)
     }
 
     /// A request's body was given up before its end: the close must linger.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, SEC_WEBSOCKET_KEY,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName, SEC_WEBSOCKET_KEY,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
@@ -24,6 +24,8 @@ pub(crate) struct Classified {
     pub(crate) websocket_key: Option<HeaderValue>,
     /// As [`must_close`] says.
     pub(crate) must_close: bool,
+    /// The visitor may wait to hear that its body is wanted (RFC 9110 10.1.1).
+    pub(crate) awaits_continue: bool,
 }
 
 /// Why an entry refuses a request itself.
@@ -32,6 +34,8 @@ pub(crate) enum Refusal {
     Fault(Fault),
     /// 405: a method that no proxy of this kind serves.
     Method,
+    /// 417: an expectation other than `100-continue` (RFC 9110 10.1.1).
+    Expectation,
     /// 501: an extended CONNECT for anything but `websocket` (RFC 9220 3).
     ConnectProtocol,
     /// 426 or 400: a version of WebSocket other than 13 (RFC 6455 4.2.2).
@@ -84,6 +88,7 @@ pub(crate) fn classify(
     }
     let length = content_length(headers).map_err(|()| bad("malformed Content-Length"))?;
     let path = path(method, uri)?;
+    let awaits_continue = awaits_continue(version, headers)?;
     let upgrade = http1 && has_token(headers, &UPGRADE, "websocket");
     let protocol = if connect {
         handshake::check_version(headers)?;
@@ -112,7 +117,22 @@ pub(crate) fn classify(
     }
     join_cookies(&mut headers);
     let head = RequestHead { method, scheme: scheme.clone(), authority, path, headers };
-    Ok(Classified { protocol, head, length, websocket_key, must_close })
+    Ok(Classified { protocol, head, length, websocket_key, must_close, awaits_continue })
+}
+
+/// Whether the visitor expects `100 Continue`. HTTP/1.0 has no expectations.
+fn awaits_continue(version: Version, headers: &HeaderMap) -> Result<bool, Refusal> {
+    if !headers.contains_key(EXPECT) || version < Version::HTTP_11 {
+        return Ok(false);
+    }
+    let members = headers.get_all(EXPECT).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    let mut members =
+        members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()).peekable();
+    let awaits = members.peek().is_some();
+    match members.all(|member| member.eq_ignore_ascii_case(b"100-continue")) {
+        true => Ok(awaits),
+        false => Err(Refusal::Expectation),
+    }
 }
 
 /// The path of a target in origin or absolute form, or the asterisk of `OPTIONS` (RFC 9112 3.2).
@@ -329,6 +349,33 @@ mod tests {
             assert_eq!(reason(request(|r| r.header("x", value).version(Version::HTTP_2))), bad);
         }
         assert_eq!(reason(request(|r| r.header("x", "").version(Version::HTTP_2))), None);
+    }
+
+    #[test]
+    fn there_is_one_expectation() {
+        let with = |values: &[&'static str], version| {
+            let parts = request(|mut r| {
+                for value in values {
+                    r = r.header("expect", *value);
+                }
+                r.version(version)
+            });
+            run(parts).map(|c| (c.awaits_continue, c.head.headers.contains_key(EXPECT)))
+        };
+        let http1 = Version::HTTP_11;
+        for yes in [&["100-continue"][..], &["100-CONTINUE"], &["100-continue", ", 100-continue"]] {
+            for version in [http1, Version::HTTP_2] {
+                assert_eq!(with(yes, version).ok(), Some((true, false)), "{yes:?}");
+            }
+        }
+        for no in [&[][..], &[""], &[" , "]] {
+            assert_eq!(with(no, http1).ok(), Some((false, false)), "{no:?}");
+        }
+        for bad in ["100-continued", "200-ok", "100-continue, x", "100-continue;x=1"] {
+            assert!(matches!(with(&[bad], http1), Err(Refusal::Expectation)), "{bad}");
+            assert_eq!(with(&[bad], Version::HTTP_10).ok(), Some((false, false)), "{bad}");
+        }
+        assert_eq!(with(&["100-continue"], Version::HTTP_10).ok(), Some((false, false)));
     }
 
     #[test]

@@ -191,9 +191,17 @@ impl Conn {
     /// Fails when a visitor by HTTP/1 has gone while nobody reads what it sends: its upload is
     /// not wanted at the moment, so that nothing else would tell.
     fn look(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let reads = std::mem::take(&mut self.reads) || self.half_close.is_some();
+        let reads = std::mem::take(&mut self.reads);
         // On HTTP/2 the library always reads.
-        if reads || !self.is_http1() || !self.activity.as_ref().is_some_and(|a| a.is_busy()) {
+        let watched = self.activity.as_ref().filter(|a| !reads && self.is_http1() && a.is_busy());
+        let Some(activity) = watched.cloned() else { return Ok(()) };
+        if activity.awaits_continue() && (self.half_close.is_some() || self.is_shut(cx)?) {
+            return match self.poll_half_close(cx) {
+                Poll::Ready(result) => result,
+                Poll::Pending => Ok(()),
+            };
+        }
+        if self.half_close.is_some() {
             return Ok(());
         }
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
@@ -202,6 +210,20 @@ impl Conn {
             look.as_mut().reset(tokio::time::Instant::now() + LOOK);
         }
         Ok(())
+    }
+
+    /// Whether a visitor who has sent nothing after its request's head has shut its side. Under
+    /// TLS that is told only to whoever reads.
+    fn is_shut(&self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        match &self.stream {
+            Stream::Tcp(tcp) => match tcp.poll_peek(cx, &mut byte) {
+                Poll::Ready(length) => Ok(length? == 0),
+                Poll::Pending => Ok(false),
+            },
+            Stream::Unix(_) | Stream::Tls(_) | Stream::Http2(_) => Ok(false),
+        }
     }
 
     /// Reads on after the write side was shut, until the visitor has seen it.

@@ -142,9 +142,12 @@ impl Pool {
         if !fresh {
             while let Some(mut one) = self.unused() {
                 // The connection's task may need a turn to be ready again.
-                let ready = one.sender.ready();
-                let ready = tokio::time::timeout(Duration::from_millis(100), ready).await;
-                if matches!(ready, Ok(Ok(()))) {
+                let ready = one.sender.is_ready() || {
+                    let ready = one.sender.ready();
+                    let ready = tokio::time::timeout(Duration::from_millis(100), ready).await;
+                    matches!(ready, Ok(Ok(())))
+                };
+                if ready {
                     return Ok(self.lease(Sender::Http1(one), true, None));
                 }
             }

@@ -21,6 +21,9 @@ pub struct Settings {
     pub backend_connect: Duration,
     /// How long a backend's unused connection is kept for the next request.
     pub backend_idle: Duration,
+    /// How long a backend by HTTP/1 may take to say `100 Continue` to a visitor who waits for it;
+    /// then the body is sent without (RFC 9110 10.1.1).
+    pub continue_wait: Duration,
     /// From the last piece of a plain HTTP request to the head of its answer. Does not
     /// apply to gRPC, whose callers bring their own deadline.
     pub answer_head: Duration,
@@ -55,6 +58,7 @@ impl Default for Settings {
             keep_alive_idle: Duration::from_secs(75),
             backend_connect: Duration::from_secs(5),
             backend_idle: Duration::from_secs(20),
+            continue_wait: Duration::from_secs(1),
             answer_head: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
             close_wait: Duration::from_secs(10),

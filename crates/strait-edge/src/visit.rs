@@ -66,9 +66,15 @@ impl Visit {
         ends_with_connection: bool,
     ) -> Response<Outgoing> {
         let reset_on_cut = ends_with_connection && self.version == Version::HTTP_10;
+        let unasked = self.version == Version::HTTP_11 && self.door.activity.awaits_continue();
         let mut response = Response::new(body.active(self.active, reset_on_cut));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
+        if unasked {
+            // Whether the body comes all the same is not known: it shall not be read as a request
+            // (RFC 9110 10.1.1).
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 
@@ -122,6 +128,15 @@ impl Visit {
         response
     }
 
+    fn refuse_expectation(self) -> Response<Outgoing> {
+        let text = format!(
+            "bad_request: no expectation but 100-continue can be met (request {})\n",
+            self.id
+        );
+        let close = self.must_close;
+        self.tell(StatusCode::EXPECTATION_FAILED, text, "bad_request", close)
+    }
+
     fn refuse_version(self) -> Response<Outgoing> {
         let text = format!(
             "bad_request: this WebSocket version is not served; use 13 (request {})\n",
@@ -170,7 +185,7 @@ pub(crate) async fn visit(
     let own = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let scheme = forwarded::scheme(&parts.headers, &visit.door.peer, own);
     let settings = &visit.door.entry.settings;
-    let Classified { protocol, mut head, length, websocket_key, must_close } =
+    let Classified { protocol, mut head, length, websocket_key, must_close, awaits_continue } =
         match classify(&mut parts, &scheme, settings) {
             Ok(classified) => classified,
             Err(refusal) => {
@@ -187,6 +202,8 @@ pub(crate) async fn visit(
     let web = web(&visit.door.entry, protocol, &mut head);
     let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
     let mut context = visit.context(protocol);
+    context.awaits_continue =
+        awaits_continue && protocol == Protocol::Http && !http_body::Body::is_end_stream(&body);
     context.misdirected = visit.door.is_for_another(&head);
     context.trace = forwarded::trace(&mut head.headers);
     context.hops = forwarded::hops(&mut head.headers);
@@ -218,6 +235,9 @@ fn refuse(mut visit: Visit, parts: &Parts, refusal: Refusal) -> Response<Outgoin
         }
         Refusal::Fault(fault) => (fault.clone(), visit.refuse(&fault)),
         Refusal::Method => (bad("CONNECT or TRACE"), visit.refuse_method()),
+        Refusal::Expectation => {
+            (bad("an expectation other than 100-continue"), visit.refuse_expectation())
+        }
         Refusal::ConnectProtocol => {
             (bad("CONNECT for something else than WebSocket"), visit.refuse_protocol())
         }

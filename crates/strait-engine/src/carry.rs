@@ -38,23 +38,47 @@ async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure>
     let Exchange { head, context, body } = exchange;
     let writer = StreamWriter::new(session.clone(), no);
     let mut reader = StreamReader::new(session.clone(), no);
+    // A body that nobody has asked for yet: nothing of it is used up.
+    let mut unasked = None;
     if bodiless {
         drop(writer);
+    } else if context.awaits_continue {
+        unasked = Some((body, writer));
     } else {
-        // Ends by itself: with the body, or when the request is cut.
-        tokio::spawn(pump(body, writer));
+        start(body, writer);
     }
-    match poll_fn(|cx| reader.poll_head(cx)).await {
+    let answered = poll_fn(|cx| {
+        let mut asked = |(_, writer): &mut (_, StreamWriter)| {
+            matches!(writer.poll_room(cx), Poll::Ready(Ok(())))
+        };
+        if let Some((body, writer)) = unasked.take_if(&mut asked) {
+            start(body, writer);
+        }
+        reader.poll_head(cx)
+    });
+    match answered.await {
         Ok(head) => {
+            if let Some((body, writer)) = unasked {
+                start(body, writer);
+            }
             let size = content_length(&head.headers);
             Ok(Answer { head, body: Box::new(reader.with_size(size)) })
         }
         Err(fault) => {
-            // Without a body nothing of the exchange was used up.
-            let exchange = Exchange { head, context, body: Box::new(EmptyBody) };
-            Err(Failure { fault, untouched: bodiless.then(|| Box::new(exchange)) })
+            let unused = match unasked {
+                Some((body, _)) => Some(body),
+                None => bodiless.then(|| -> BoxBody { Box::new(EmptyBody) }),
+            };
+            let untouched = unused.map(|body| Box::new(Exchange { head, context, body }));
+            Err(Failure { fault, untouched })
         }
     }
+}
+
+/// Starts the pump of a request's body. It ends by itself: with the body, or when the request is
+/// cut.
+fn start(body: BoxBody, writer: StreamWriter) {
+    tokio::spawn(pump(body, writer));
 }
 
 fn refusal(refused: Refused) -> Fault {
@@ -82,6 +106,7 @@ fn opening(exchange: &Exchange) -> Opening {
         urgency: context.urgency,
         service: context.service.clone(),
         answer_credit: 0,
+        awaits_continue: context.awaits_continue,
         head: Arc::clone(&exchange.head),
     }
 }
@@ -116,6 +141,7 @@ fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Openin
         hops: opening.hops,
         urgency: opening.urgency,
         service: opening.service,
+        awaits_continue: opening.awaits_continue,
         misdirected: false,
         caller: Caller {
             origin: Origin::Session(Arc::clone(session.name())),

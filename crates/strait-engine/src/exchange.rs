@@ -45,6 +45,9 @@ pub struct Context {
     pub urgency: u8,
     /// The service that the caller's node chose; empty: this node's routes decide.
     pub service: Arc<str>,
+    /// The caller sends the body when it is asked for, and hears so: the 100-continue expectation
+    /// (RFC 9110 10.1.1). Polling the body is what asks for it.
+    pub awaits_continue: bool,
     /// It came over a connection that was made for another host: without a route it should be
     /// tried over one of its own (RFC 9110 15.5.20).
     pub misdirected: bool,
@@ -98,6 +101,7 @@ impl Context {
             hops: 0,
             urgency: 3,
             service: Arc::default(),
+            awaits_continue: false,
             misdirected: false,
             caller: Caller { origin, address, version: None },
         })

@@ -69,6 +69,7 @@ fn opening() -> Opening {
         urgency: 3,
         service: String::new(),
         answer_credit: 1 << 16,
+        awaits_continue: false,
         head: Arc::new(head),
     }
 }

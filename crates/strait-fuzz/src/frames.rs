@@ -60,7 +60,8 @@ fn stream(input: &mut Input<'_>) -> StreamFrame {
             let answer_credit = if input.flag() { input.word() } else { input.size() as u32 };
             let id = opening().id.filter(|_| shape & 4 == 0);
             let urgency = input.byte();
-            let opening = Opening { id, urgency, answer_credit, ..opening() };
+            let awaits_continue = shape & 128 != 0;
+            let opening = Opening { id, urgency, answer_credit, awaits_continue, ..opening() };
             Some(First::Request(Box::new(opening)))
         }
         2 => Some(First::Response(Box::new(ok()))),

@@ -60,8 +60,9 @@ fn op(input: &mut Input<'_>) -> Op {
     let (kind, side) = (input.byte() % 64, input.below(2));
     match kind {
         0..6 => {
-            let (protocol, body) = (input.byte() % 3, input.flag());
-            Op::Open { side, protocol, body, head: input.size() % 300 }
+            let (protocol, flags) = (input.byte() % 3, input.byte());
+            let (body, waits) = (flags & 1 != 0, flags & 2 != 0);
+            Op::Open { side, protocol, body, waits, head: input.size() % 300 }
         }
         6..11 => Op::Respond { side, pick: input.below(12) },
         11..23 => {

@@ -141,6 +141,14 @@ impl Mux {
                 "a half that ended keeps more than what waits in it",
             ),
             (recv.credit_due as usize <= recv.window.outstanding(), "credit due and not granted"),
+            (
+                !send.awaits_continue || send.credit == 0,
+                "credit of a half that waits for its first grant",
+            ),
+            (
+                !recv.awaits_continue || recv.window.outstanding() == 0,
+                "credit for a half that nobody has asked for",
+            ),
             (stream.gone.is_none() || !held, "a request that is gone holds memory"),
             (!stream.is_done(), "an entry that nothing keeps"),
             (

@@ -5,14 +5,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
 use strait_wire::{
-    Announced, Announcement, Frame, GoAway, Hello, PIECE_WEIGHT, Protocol, Reason, Side, StreamNo,
+    Announced, Announcement, Frame, GoAway, Hello, PIECE_WEIGHT, Reason, Side, StreamNo,
 };
 
 use crate::life::State;
 use crate::pace::Pace;
 use crate::schedule::Schedule;
 use crate::stream::Stream;
-use crate::window::Window;
 use crate::{Budget, Event, Gone, Settings};
 
 /// One end of a tunnel.
@@ -51,6 +50,8 @@ pub(crate) struct PeerLimits {
     pub(crate) initial_credit: u32,
     pub(crate) max_piece: u32,
     pub(crate) max_requests: u32,
+    /// It knows `Opening::awaits_continue`.
+    pub(crate) continues: bool,
 }
 
 /// How far this side has left.
@@ -143,7 +144,8 @@ impl Hasher for NumberHasher {
 }
 
 impl Mux {
-    /// A new end. Its Hello, which says what `settings` allow, is the first frame it sends.
+    /// A new end. Its Hello, which says what `settings` allow and what this end knows, is the
+    /// first frame it sends.
     pub fn new(
         side: Side,
         settings: Settings,
@@ -156,6 +158,7 @@ impl Mux {
         hello.initial_credit = settings.initial_credit;
         hello.max_piece = settings.max_piece;
         hello.max_requests = settings.max_requests;
+        hello.features.push(Hello::CONTINUE.to_owned());
         Mux {
             side,
             budget,
@@ -258,14 +261,6 @@ impl Mux {
             stats.buffered += stream.recv.window.buffered() + stream.send.queued;
         }
         stats
-    }
-
-    /// The window of a new request: WebSockets start small, because most are idle.
-    pub(crate) fn window_for(&self, protocol: Protocol) -> usize {
-        match protocol {
-            Protocol::WebSocket => self.settings.window_min as usize,
-            Protocol::Http | Protocol::Grpc => Window::size_for(&self.settings, &self.budget),
-        }
     }
 
     /// Urgency scales the share, never the order: nothing starves.

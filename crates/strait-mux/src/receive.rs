@@ -87,6 +87,7 @@ impl Mux {
             initial_credit: hello.initial_credit,
             max_piece: hello.max_piece.max(1024),
             max_requests: hello.max_requests,
+            continues: hello.features.iter().any(|name| name == Hello::CONTINUE),
         });
         self.events.push_back(Event::Ready(hello));
         Ok(())
@@ -147,7 +148,10 @@ impl Mux {
         let no = rest.no;
         let head = head_cost(&opening.head);
         // What the opener may already have sent; it must be held even under pressure.
-        let implied = opening.answer_credit.min(self.settings.initial_credit) as usize;
+        let implied = match opening.awaits_continue {
+            true => 0,
+            false => opening.answer_credit.min(self.settings.initial_credit) as usize,
+        };
         let sent: usize = rest.data.iter().map(Data::weight).sum();
         if sent > implied || opening.answer_credit as usize > CREDIT_MAX {
             let message = "data beyond the credit, or a grant of too much";
@@ -163,15 +167,14 @@ impl Mux {
             return Ok(());
         }
         let mut window = Window::new(least, if rest.end { sent } else { implied });
-        let mut stream = if rest.end {
-            Stream::new(rest.protocol, false, window, head)
-        } else {
-            window.widen(self.window_for(rest.protocol), &self.budget);
-            let more = window.grant_rest();
-            let mut stream = Stream::new(rest.protocol, false, window, head);
-            grant(&mut self.credits, no, &mut stream.recv.credit_due, more);
-            stream
+        let awaits_continue = opening.awaits_continue && !rest.end;
+        let more = match rest.end || awaits_continue {
+            true => 0,
+            false => window.open(rest.protocol, &self.settings, &self.budget),
         };
+        let mut stream = Stream::new(rest.protocol, false, window, head);
+        stream.recv.awaits_continue = awaits_continue;
+        grant(&mut self.credits, no, &mut stream.recv.credit_due, more);
         stream.recv.state = State::Open;
         stream.send.credit = opening.answer_credit as usize;
         stream.send.quantum = self.quantum(opening.urgency);
@@ -274,6 +277,7 @@ impl Mux {
             return self.violation("a grant of nothing or of too much");
         }
         stream.send.credit = sum;
+        stream.send.awaits_continue = false;
         if stream.send.wants_room && stream.send.room(&self.budget) > 0 {
             stream.send.wants_room = false;
             self.events.push_back(Event::Writable(no));

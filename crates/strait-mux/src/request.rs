@@ -15,7 +15,9 @@ use crate::{Event, Gone, Refused, Taken};
 
 impl Mux {
     /// Opens a request. `opening.answer_credit` is chosen here. With `end` the request has
-    /// no body; otherwise [`push`](Mux::push) and [`finish`](Mux::finish) follow.
+    /// no body; otherwise [`push`](Mux::push) and [`finish`](Mux::finish) follow. There is no
+    /// [`room`](Mux::room) for one that `awaits_continue` before the peer asks for its body,
+    /// unless the peer is one that does not know how to wait.
     ///
     /// # Errors
     /// Why it cannot be opened now; nothing was sent, so it may be tried elsewhere.
@@ -34,7 +36,7 @@ impl Mux {
             return Err(Refused::TooMany);
         }
         let head = head_cost(&opening.head) + ANSWER_HEAD;
-        let window = self.window_for(protocol);
+        let window = Window::size_for(protocol, &self.settings, &self.budget);
         let Some(window) = [window, self.settings.window_min as usize]
             .into_iter()
             .find(|size| self.budget.reserve(size + ENTRY + head))
@@ -43,11 +45,16 @@ impl Mux {
             return Err(Refused::NoBudget);
         };
         opening.answer_credit = window as u32;
+        opening.awaits_continue &= peer.continues && !end;
+        let awaits_continue = opening.awaits_continue;
         let no = self.next_no;
         self.next_no = StreamNo(no.0 + 2);
         let urgency = opening.urgency;
         let mut stream = Stream::new(protocol, true, Window::new(window, window), head);
-        stream.send.credit = window.min(peer.initial_credit as usize);
+        stream.send.awaits_continue = awaits_continue;
+        if !awaits_continue {
+            stream.send.credit = window.min(peer.initial_credit as usize);
+        }
         stream.send.quantum = self.quantum(urgency);
         stream.send.state = if end { State::Ended } else { State::Open };
         stream.send.first = Some(First::Request(Box::new(opening)));
@@ -141,7 +148,8 @@ impl Mux {
     }
 
     /// The next thing that was received. Taking a piece is what grants the peer more
-    /// credit: take it when there is a place to put it.
+    /// credit, and asking for the first one what grants some to a peer that waits for it:
+    /// take it when there is a place to put it.
     pub fn take(&mut self, no: StreamNo, now: Instant) -> Taken {
         let Some(stream) = self.table.get_mut(&no) else {
             return Taken::Gone(Gone {
@@ -174,7 +182,13 @@ impl Mux {
         match (recv.state, stream.gone) {
             (State::Ended, _) => Taken::End,
             (_, Some(gone)) => Taken::Gone(gone),
-            _ => Taken::Pending,
+            _ => {
+                if std::mem::take(&mut recv.awaits_continue) {
+                    let credit = recv.window.open(stream.protocol, &self.settings, &self.budget);
+                    grant(&mut self.credits, no, &mut recv.credit_due, credit);
+                }
+                Taken::Pending
+            }
         }
     }
 

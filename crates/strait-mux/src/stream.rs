@@ -77,6 +77,9 @@ pub(crate) struct SendHalf {
     pub(crate) blocked: Option<Instant>,
     /// The writer was told that there is no room and wants to hear when there is.
     pub(crate) wants_room: bool,
+    /// The writer shall have nothing ready before the peer's first grant, which tells that the
+    /// body is wanted.
+    pub(crate) awaits_continue: bool,
 }
 
 /// What this side receives.
@@ -94,6 +97,8 @@ pub(crate) struct RecvHalf {
     pub(crate) credit_due: u32,
     /// The reader left before the end: what still comes is dropped.
     pub(crate) abandoned: bool,
+    /// The peer is granted nothing before the reader asks for the first piece.
+    pub(crate) awaits_continue: bool,
 }
 
 impl Stream {
@@ -118,6 +123,7 @@ impl Stream {
                 quantum: 0,
                 blocked: None,
                 wants_room: false,
+                awaits_continue: false,
             },
             recv: RecvHalf {
                 state: State::Idle,
@@ -129,6 +135,7 @@ impl Stream {
                 sequence: 0,
                 credit_due: 0,
                 abandoned: false,
+                awaits_continue: false,
             },
             gone: None,
             reader: true,
@@ -235,7 +242,9 @@ impl SendHalf {
     /// Payload bytes that may be pushed now.
     pub(crate) fn room(&self, budget: &Budget) -> usize {
         let stalled = self.credit <= PIECE_WEIGHT || budget.free_sixteenths() == 0;
-        if self.queue.is_empty() && self.first.is_none() {
+        if self.awaits_continue {
+            0
+        } else if self.queue.is_empty() && self.first.is_none() {
             QUEUE
         } else if stalled && !self.queue.is_empty() {
             0

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use strait_wire::Protocol;
+
 use crate::{Budget, Settings};
 
 /// Credit is told once this much of it is due, in bytes, or half of a smaller window. Told in
@@ -48,8 +50,12 @@ impl Window {
         }
     }
 
-    /// The size that a new window shall have while `budget` is as full as it is.
-    pub(crate) fn size_for(settings: &Settings, budget: &Budget) -> usize {
+    /// The size that the window of a new request shall have while `budget` is as full as it is.
+    /// WebSockets start small, because most are idle.
+    pub(crate) fn size_for(protocol: Protocol, settings: &Settings, budget: &Budget) -> usize {
+        if protocol == Protocol::WebSocket {
+            return settings.window_min as usize;
+        }
         let full = settings.window as usize;
         let size = match budget.free_sixteenths() {
             8.. => full,
@@ -137,8 +143,14 @@ impl Window {
         }
     }
 
+    /// Grants a request its first window, as far as the budget has it.
+    pub(crate) fn open(&mut self, protocol: Protocol, settings: &Settings, budget: &Budget) -> u32 {
+        self.widen(Window::size_for(protocol, settings, budget), budget);
+        self.grant_rest()
+    }
+
     /// Grants everything up to the target, at once.
-    pub(crate) fn grant_rest(&mut self) -> u32 {
+    fn grant_rest(&mut self) -> u32 {
         let missing = self.missing();
         self.outstanding += missing;
         u32::try_from(missing).unwrap_or(u32::MAX)

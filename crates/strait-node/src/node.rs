@@ -318,6 +318,7 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         keep_alive_idle: times.keep_alive_idle,
         backend_connect: times.backend_connect,
         backend_idle: times.backend_idle,
+        continue_wait: times.continue_wait,
         answer_head: times.answer_head,
         handshake: times.websocket_handshake,
         close_wait: times.websocket_close,

@@ -31,6 +31,11 @@ pub struct Hello {
     pub software: String,
 }
 
+impl Hello {
+    /// The feature of a side that knows [`Opening::awaits_continue`](crate::Opening).
+    pub const CONTINUE: &str = "continue";
+}
+
 /// New values for what Hello said; 0 leaves a value as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {

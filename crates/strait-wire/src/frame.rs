@@ -101,6 +101,8 @@ pub struct Opening {
     pub service: Arc<str>,
     /// Bytes of answer granted at once.
     pub answer_credit: u32,
+    /// The body waits for the first grant (RFC 9110 10.1.1): nothing may be sent of it before.
+    pub awaits_continue: bool,
     /// The head itself. Shared so that a refused request can be tried elsewhere.
     pub head: Arc<RequestHead>,
 }

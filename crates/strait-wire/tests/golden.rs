@@ -30,6 +30,7 @@ fn first(method: Method, path: &'static str, headers: HeaderMap) -> First {
         urgency: 1,
         service: "web".into(),
         answer_credit: 262_144,
+        awaits_continue: false,
         head: Arc::new(RequestHead {
             method,
             scheme: Scheme::HTTPS,
@@ -63,8 +64,8 @@ fn message(tag: u8, length: u64, bytes: &'static [u8], ends_message: bool) -> Da
     Data { bytes: Bytes::from_static(bytes), start, ends_message }
 }
 
-/// A request of one message, and its answer in two.
-fn http() -> [(&'static str, Frame); 3] {
+/// A request of one message, its answer in two, and a request whose body waits.
+fn http() -> [(&'static str, Frame); 4] {
     use Protocol::Http;
     let cookies = fields(&[("set-cookie", b"a=1"), ("set-cookie", b"b=\xff")]);
     let request = StreamFrame {
@@ -77,8 +78,14 @@ fn http() -> [(&'static str, Frame); 3] {
     let head = StreamFrame { first: Some(answer(200, cookies)), ..stream(Http, false, 0) };
     let data = vec![Data::plain(Bytes::from_static(b"hi"))];
     let last = StreamFrame { data, end: true, ..stream(Http, false, 1) };
+    let mut opening = first(Method::PUT, "/a", HeaderMap::new());
+    if let First::Request(opening) = &mut opening {
+        opening.awaits_continue = true;
+    }
+    let waiting = StreamFrame { first: Some(opening), ..stream(Http, true, 0) };
     [
         ("http_request", Frame::Stream(request)),
+        ("http_request_waiting", Frame::Stream(waiting)),
         ("http_response_first", Frame::Stream(head)),
         ("http_response_last", Frame::Stream(last)),
     ]

@@ -9,7 +9,8 @@ use strait_engine::{BoxBody, EmptyBody, Fault, Reason, RequestId};
 
 use crate::grpc::message::{Joined, Joiner};
 use crate::grpc::status;
-use crate::http::body::{Cut, Upload};
+use crate::http::body::Cut;
+use crate::http::upload::Upload;
 
 /// Messages on their way into the HTTP library.
 pub(crate) struct Messages {

@@ -35,7 +35,7 @@ pub(crate) async fn carry(
             broken: |error| visitor_fault(&error),
         }),
         Some(web) => {
-            let body = web.decoded(visitor_body(&visit, request.length, body));
+            let body = web.decoded(visitor_body(&visit, &request, body));
             Box::new(CallerBody { messages: read::Messages::new(body, cutter), broken: |f| f })
         }
     };

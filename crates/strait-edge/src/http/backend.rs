@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::TRANSFER_ENCODING;
-use http::{HeaderValue, Request, Response, Version};
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use strait_engine::{
@@ -14,9 +14,10 @@ use strait_engine::{
 };
 
 use crate::backend::Backend;
-use crate::http::body::{AbortUpload, Plain, Upload, cause, poll_incoming};
+use crate::http::body::{Plain, cause, poll_incoming};
 use crate::http::hop::content_length;
 use crate::http::outgoing::Outgoing;
+use crate::http::upload::{AbortUpload, Upload};
 use crate::pool::Lease;
 
 /// Carries a plain request.
@@ -24,6 +25,10 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     let http2 = backend.speaks_http2();
     let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let has_body = !exchange.body.is_end();
+    let settings = backend.pool().settings();
+    // By HTTP/2 the library does not tell what comes before the answer: nothing to wait for.
+    let awaits_continue = exchange.context.awaits_continue && has_body && !http2;
+    let wait = awaits_continue.then_some(settings.continue_wait);
     let build = |head: &RequestHead| {
         let mut length = Ok(None);
         let request = backend.request(head, version, |headers| {
@@ -32,13 +37,17 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
                 // The library chunks by itself, but for GET it would leave the body out.
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
+            if awaits_continue {
+                headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+            }
         })?;
         let malformed = |()| Fault::because(Reason::BadRequest, "malformed Content-Length");
         Ok((request, length.map_err(malformed)?))
     };
-    let frame = |body, length, upload| Outgoing::plain(Plain::request(body, length, upload));
-    let head_within = backend.pool().settings().answer_head;
-    let sent = send(backend, exchange, build, http2, head_within, frame).await?;
+    let frame = |body, length, upload| {
+        Outgoing::plain(Plain::request(body, length, upload).awaiting_continue(wait))
+    };
+    let sent = send(backend, exchange, build, http2, settings.answer_head, frame).await?;
     let (parts, body) = sent.response.into_parts();
     let headers = backend.answered(parts.headers)?;
     if parts.status.is_informational() || parts.status.as_u16() > 599 {
@@ -114,9 +123,24 @@ pub(crate) async fn send(
         let abort = upload.clone().map(AbortUpload);
         let piped = upload.clone().filter(|_| http2);
         let outgoing = frame(body, length, upload.clone()).piped(piped);
-        let sending = lease.send(request.map(|()| outgoing));
+        let mut request = request.map(|()| outgoing);
+        let unasked = upload.as_ref().filter(|_| request.body().awaits_continue()).cloned();
+        if let Some(upload) = unasked.clone() {
+            hyper::ext::on_informational(&mut request, move |interim| {
+                if interim.status() == StatusCode::CONTINUE {
+                    upload.proceed();
+                }
+            });
+        }
+        let sending = lease.send(request);
         let mut error = match within(sending, upload.as_deref(), head_within).await? {
-            Ok(response) => return Ok(Sent { response, held: Held { lease, abort } }),
+            Ok(response) => {
+                // A service that answers with success may still read what it was offered.
+                if let Some(upload) = unasked.filter(|_| !response.status().is_success()) {
+                    upload.refuse();
+                }
+                return Ok(Sent { response, held: Held { lease, abort } });
+            }
             Err(error) => error,
         };
         let reset = cause::<h2::Error>(error.error()).filter(|error| error.is_reset());

@@ -5,8 +5,8 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +14,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use strait_engine::{BoxBody, Data, EmptyBody, Fault, Part, Reason};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
 
 use crate::http::hop::strip_trailers;
+use crate::http::upload::Upload;
+use crate::settings::or_never;
 
 /// A fault as the HTTP library's body error. What it does with it is a visible cut: on
 /// HTTP/1 the connection closes before the end, on HTTP/2 the stream is reset.
@@ -146,104 +147,6 @@ impl Idle {
     }
 }
 
-/// What is known about a request's body while somebody else, the HTTP library, sends it.
-#[derive(Default)]
-pub(crate) struct Upload(Mutex<UploadState>);
-
-#[derive(Default)]
-struct UploadState {
-    ended: bool,
-    aborted: bool,
-    pieces: u64,
-    fault: Option<Fault>,
-    waker: Option<Waker>,
-    /// Ends the task that sends the body, when it is one that waits for the backend's room.
-    pipe: Option<CancellationToken>,
-}
-
-impl Upload {
-    fn lock(&self) -> MutexGuard<'_, UploadState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the body was sent to its end.
-    pub(crate) fn ended(&self) -> bool {
-        self.lock().ended
-    }
-
-    /// Pieces sent so far; changes as long as the upload makes progress.
-    pub(crate) fn pieces(&self) -> u64 {
-        self.lock().pieces
-    }
-
-    /// The fault that cut the body, if one did.
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        self.lock().fault.clone()
-    }
-
-    /// Whether it was aborted; else `cx` is woken when it is.
-    pub(crate) fn is_aborted(&self, cx: &Context<'_>) -> bool {
-        let mut state = self.lock();
-        if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            state.waker = Some(cx.waker().clone());
-        }
-        state.aborted
-    }
-
-    /// A piece was sent.
-    pub(crate) fn sent(&self) {
-        self.lock().pieces += 1;
-    }
-
-    /// The body was sent to its end.
-    pub(crate) fn end(&self) {
-        self.lock().ended = true;
-    }
-
-    /// The body was cut.
-    pub(crate) fn cut(&self, fault: &Fault) {
-        self.lock().fault = Some(fault.clone());
-    }
-
-    /// The body is sent by a task that `end` ends.
-    pub(crate) fn sent_by(&self, end: CancellationToken) {
-        let mut state = self.lock();
-        // Else whoever aborted it could not end the task yet.
-        if !state.aborted {
-            state.pipe = Some(end);
-        } else {
-            end.cancel();
-        }
-    }
-
-    /// The answer is over and so is the body: what the library still holds of it may go.
-    pub(crate) fn let_go(&self) {
-        self.lock().pipe = None;
-    }
-
-    /// Stops sending: the answer is over, or nobody wants it.
-    pub(crate) fn abort(&self) {
-        let mut state = self.lock();
-        state.aborted = true;
-        let (waker, pipe) = (state.waker.take(), state.pipe.take());
-        drop(state);
-        if let Some(pipe) = pipe {
-            pipe.cancel();
-        } else if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// Wakes up the HTTP library when the upload is dropped with the exchange.
-pub(crate) struct AbortUpload(pub(crate) Arc<Upload>);
-
-impl Drop for AbortUpload {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// A plain body on its way into the HTTP library: of a request to a backend, or of an
 /// answer to a visitor.
 pub(crate) struct Plain {
@@ -254,13 +157,16 @@ pub(crate) struct Plain {
     /// Whose fault a wrong length is.
     blame: Reason,
     upload: Option<Arc<Upload>>,
+    /// The body is not asked for before the backend wants it, or this time is over.
+    unasked: Option<Pin<Box<Sleep>>>,
 }
 
 impl Plain {
     /// The body of an answer; `length` is what the head announces.
     pub(crate) fn answer(body: BoxBody, length: Option<u64>) -> Plain {
         let length = Length::new(length);
-        Plain { body, length, last: None, blame: Reason::BackendInvalid, upload: None }
+        let (blame, upload) = (Reason::BackendInvalid, None);
+        Plain { body, length, last: None, blame, upload, unasked: None }
     }
 
     /// The body of a request, observed through `upload`.
@@ -270,7 +176,31 @@ impl Plain {
         upload: Option<Arc<Upload>>,
     ) -> Plain {
         let length = Length::new(length);
-        Plain { body, length, last: None, blame: Reason::BadRequest, upload }
+        Plain { body, length, last: None, blame: Reason::BadRequest, upload, unasked: None }
+    }
+
+    /// The same body, which is not asked for before the backend wants it, or `wait` has passed
+    /// without an answer.
+    pub(crate) fn awaiting_continue(mut self, wait: Option<Duration>) -> Plain {
+        self.unasked = wait.map(|wait| Box::pin(tokio::time::sleep(or_never(wait))));
+        self
+    }
+
+    /// Whether the body waits to be asked for.
+    pub(crate) fn awaits_continue(&self) -> bool {
+        self.unasked.is_some()
+    }
+
+    /// Waits until the body may be asked for.
+    fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let (Some(sleep), Some(upload)) = (&mut self.unasked, &self.upload) {
+            let over = sleep.as_mut().poll(cx).is_ready();
+            if !upload.may_proceed(over) {
+                return Poll::Pending;
+            }
+            self.unasked = None;
+        }
+        Poll::Ready(())
     }
 
     /// The body, when it could not be sent.
@@ -328,6 +258,7 @@ impl Plain {
         if self.upload.as_ref().is_some_and(|upload| upload.is_aborted(cx)) {
             return Poll::Ready(self.fail(Fault::new(Reason::None)));
         }
+        ready!(self.poll_asked(cx));
         loop {
             return Poll::Ready(match ready!(self.body.poll_part(cx)) {
                 Some(Ok(Part::Data(data))) if data.bytes.is_empty() => continue,
@@ -365,6 +296,7 @@ impl Plain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::upload::AbortUpload;
     use std::future::poll_fn;
 
     struct Parts(Vec<Result<Part, Fault>>);

@@ -18,7 +18,7 @@ use crate::visit::{Door, Requested, Visit, carry as carry_visit};
 
 /// Carries a plain request.
 pub(crate) async fn carry(visit: Visit, request: Requested, body: Incoming) -> Response<Outgoing> {
-    let body = visitor_body(&visit, request.length, body);
+    let body = visitor_body(&visit, &request, body);
     let max_body = visit.door.entry.settings.max_body;
     if request.length.is_some_and(|length| length > max_body) {
         let fault = Fault::new(Reason::BodyTooLarge);
@@ -91,14 +91,26 @@ async fn end_of(body: &mut BoxBody) -> Result<(), Fault> {
 }
 
 /// The body of a visitor's request.
-pub(crate) fn visitor_body(visit: &Visit, length: Option<u64>, body: Incoming) -> BoxBody {
+pub(crate) fn visitor_body(visit: &Visit, request: &Requested, body: Incoming) -> BoxBody {
     if http_body::Body::is_end_stream(&body) {
         return Box::new(EmptyBody);
     }
     let settings = &visit.door.entry.settings;
-    let (idle, room) = (Idle::new(settings.body_idle), settings.max_body);
-    let (door, http2) = (visit.door.clone(), visit.version == Version::HTTP_2);
-    Box::new(VisitorBody { body: Some(body), left: length, room, idle, door, http2, ended: false })
+    let http2 = visit.version == Version::HTTP_2;
+    let awaits_continue = request.context.awaits_continue && !http2;
+    if awaits_continue {
+        visit.door.activity.await_continue(true);
+    }
+    Box::new(VisitorBody {
+        body: Some(body),
+        left: request.length,
+        room: settings.max_body,
+        idle: Idle::new(settings.body_idle),
+        door: visit.door.clone(),
+        http2,
+        awaits_continue,
+        ended: false,
+    })
 }
 
 struct VisitorBody {
@@ -111,6 +123,8 @@ struct VisitorBody {
     idle: Idle,
     door: Arc<Door>,
     http2: bool,
+    /// By HTTP/1, where the library sends `100 Continue` when it is first polled.
+    awaits_continue: bool,
     ended: bool,
 }
 
@@ -140,6 +154,9 @@ async fn leave_unread(mut body: Incoming) {
 impl Body for VisitorBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if std::mem::take(&mut self.awaits_continue) {
+            self.door.activity.await_continue(false);
+        }
         let polled = poll_incoming(body, cx);
         if !self.http2 {
             self.door.activity.want_body(polled.is_pending());

@@ -81,7 +81,7 @@ fn strip_with(headers: &mut HeaderMap, also: Option<&HeaderName>) {
         .collect();
     let trailers = has_token(headers, &TE, "trailers");
     retain(headers, |name| {
-        // Each leg asks for and grants `100 Continue` by itself.
+        // The one expectation there is travels beside the head: each leg says it anew.
         !(HOP_BY_HOP.contains(name)
             || listed.contains(name)
             || name == EXPECT

@@ -6,3 +6,4 @@ pub(crate) mod entry;
 pub(crate) mod hop;
 pub(crate) mod outgoing;
 pub(crate) mod pipe;
+pub(crate) mod upload;

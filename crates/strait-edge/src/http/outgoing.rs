@@ -11,8 +11,9 @@ use strait_engine::BoxBody;
 use crate::activity::{Active, Held};
 use crate::grpc::body::Messages;
 use crate::grpc::web;
-use crate::http::body::{Cut, Plain, Upload};
+use crate::http::body::{Cut, Plain};
 use crate::http::pipe;
+use crate::http::upload::Upload;
 
 /// What is sent after a head.
 pub(crate) struct Outgoing {
@@ -77,6 +78,11 @@ impl Outgoing {
     /// gRPC messages as gRPC-Web.
     pub(crate) fn web(encoded: web::Encoded) -> Outgoing {
         Outgoing::of(Kind::Web(Box::new(encoded)))
+    }
+
+    /// Whether it is a body that waits to be asked for.
+    pub(crate) fn awaits_continue(&self) -> bool {
+        matches!(&self.kind, Kind::Plain(plain) if plain.awaits_continue())
     }
 
     /// Has the task that sends this by HTTP/2 end when `upload` is aborted.

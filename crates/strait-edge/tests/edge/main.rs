@@ -3,6 +3,7 @@
 
 mod break_off;
 mod connect;
+mod expect;
 mod grpc;
 mod grpc_web;
 mod hostile;

@@ -81,7 +81,21 @@ impl Near {
 
     /// Begins to carry; the result is the answer's status or the reason of the fault.
     fn carry(&self, method: Method, body: BoxBody) -> tokio::task::JoinHandle<Result<u16, Reason>> {
-        let mut exchange = request("/", body);
+        self.carry_on(request("/", body), method)
+    }
+
+    /// The same of a request whose caller waits to be asked for the body.
+    fn carry_unasked(&self, method: Method) -> tokio::task::JoinHandle<Result<u16, Reason>> {
+        let mut exchange = request("/", some());
+        exchange.context.awaits_continue = true;
+        self.carry_on(exchange, method)
+    }
+
+    fn carry_on(
+        &self,
+        mut exchange: Exchange,
+        method: Method,
+    ) -> tokio::task::JoinHandle<Result<u16, Reason>> {
         let head = Arc::get_mut(&mut exchange.head).expect("is not shared yet");
         head.method = method;
         let dispatch = self.dispatch.clone();
@@ -235,6 +249,54 @@ async fn a_service_that_refuses_is_tried_at_another_tunnel_once() {
     let outcome = soon(near.carry(Method::POST, none())).await.unwrap();
     assert_eq!(outcome, Err(Reason::BackendRefused));
     assert_eq!(all.iter().map(|far| far.asked()).sum::<usize>(), 2);
+}
+
+/// Answers with the length of the body, which it asks for.
+struct Asks(AtomicUsize);
+
+impl Upstream for Asks {
+    fn carry(&self, exchange: Exchange) -> Carried<'_> {
+        Box::pin(async move {
+            assert!(exchange.context.awaits_continue, "the expectation travels");
+            let body = collect_small(exchange.body, 1 << 20).await?;
+            self.0.store(body.len(), Ordering::SeqCst);
+            ok(Box::new(EmptyBody))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_goes_to_another_tunnel_with_its_request() {
+    let refusing = Far::new(Some(Fault::new(Reason::BackendRefused).retry_safe()), false);
+    let asks = Arc::new(Asks(AtomicUsize::new(0)));
+    let (bad, good) = (world(refusing.clone()).await, world(asks.clone()).await);
+    let near = Near::new(Duration::from_secs(4));
+    near.join(&bad);
+    assert_eq!(soon(near.carry_unasked(Method::POST)).await.unwrap(), Err(Reason::BackendRefused));
+    near.join(&good);
+    for _ in 0..4 {
+        asks.0.store(0, Ordering::SeqCst);
+        assert_eq!(soon(near.carry_unasked(Method::POST)).await.unwrap(), Ok(200));
+        assert_eq!(asks.0.load(Ordering::SeqCst), 3000, "all of the body, once");
+    }
+    assert!(refusing.asked() > 1, "some were refused first");
+    // What a service may have seen goes again only if it is safe to ask twice.
+    let hanging = world(Far::new(None, true)).await;
+    near.leave(&bad);
+    near.leave(&good);
+    near.join(&hanging);
+    let (get, post) = (near.carry_unasked(Method::GET), near.carry_unasked(Method::POST));
+    until("both are there", || hanging.client.stats().accepted == 2).await;
+    let asks = Arc::new(Asks(AtomicUsize::new(0)));
+    let other = world(asks.clone()).await;
+    near.leave(&hanging);
+    near.join(&other);
+    assert_eq!(soon(get).await.unwrap(), Ok(200));
+    assert_eq!(asks.0.load(Ordering::SeqCst), 3000);
+    assert_eq!(soon(post).await.unwrap(), Err(Reason::ClientLost));
+    for world in [&bad, &good, &hanging, &other] {
+        world.settled().await;
+    }
 }
 
 #[tokio::test]

@@ -19,10 +19,12 @@ use strait_wire::{
 };
 
 fn first() -> impl Strategy<Value = Option<First>> {
-    let request = (any::<bool>(), 0..9u8, prop_oneof![0..300u32, any::<u32>()]).prop_map(
-        |(has_id, urgency, answer_credit)| {
+    let credit = prop_oneof![0..300u32, any::<u32>()];
+    let request = (any::<bool>(), 0..9u8, credit, any::<bool>()).prop_map(
+        |(has_id, urgency, answer_credit, awaits_continue)| {
             let id = opening().id.filter(|_| has_id);
-            First::Request(Box::new(Opening { id, urgency, answer_credit, ..opening() }))
+            let opening = Opening { id, urgency, answer_credit, awaits_continue, ..opening() };
+            First::Request(Box::new(opening))
         },
     );
     let response = Just(()).prop_map(|()| First::Response(Box::new(ok())));

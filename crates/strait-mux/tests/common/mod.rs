@@ -47,6 +47,7 @@ pub(crate) fn opening() -> Opening {
         urgency: 3,
         service: "web".into(),
         answer_credit: 64 * 1024,
+        awaits_continue: false,
         head: Arc::new(RequestHead {
             method: Method::POST,
             scheme: Scheme::HTTP,
@@ -63,6 +64,11 @@ pub(crate) fn ok() -> ResponseHead {
 
 pub(crate) fn plain(size: usize) -> Data {
     Data::plain(vec![b'x'; size].into())
+}
+
+/// The opening of a request whose body waits to be asked for.
+pub(crate) fn waiting() -> Opening {
+    Opening { awaits_continue: true, ..opening() }
 }
 
 /// A frame of request `no`: a chunk without anything, to be filled in.

@@ -46,7 +46,7 @@ fn head(size: usize) -> RequestHead {
     }
 }
 
-fn opening(size: usize) -> Opening {
+fn opening(size: usize, awaits_continue: bool) -> Opening {
     Opening {
         id: Some(RequestId::new()),
         client_id: String::new(),
@@ -56,16 +56,18 @@ fn opening(size: usize) -> Opening {
         urgency: (size % 8) as u8,
         service: Arc::default(),
         answer_credit: 0,
+        awaits_continue,
         head: Arc::new(head(size)),
     }
 }
 
 impl World {
-    pub(crate) fn open(&mut self, side: usize, protocol: u8, body: bool, head: usize) {
+    pub(crate) fn open(&mut self, side: usize, protocol: u8, body: bool, waits: bool, head: usize) {
         let protocol = Protocol::ALL[usize::from(protocol)];
         let end = &mut self.ends[side];
-        let Ok(no) = end.mux.open(opening(head), protocol, !body) else { return };
+        let Ok(no) = end.mux.open(opening(head, waits), protocol, !body) else { return };
         let mut request = Request::new(no.0 * 2);
+        request.unasked = waits && body;
         request.halves[0].finished = !body;
         self.ledger.insert(no, request);
         let app = App::new(no, true, protocol);
@@ -96,6 +98,10 @@ impl World {
         }
         match end.mux.room(app.no) {
             Ok(0) => app.blocked = true,
+            Ok(_) if app.ours && self.ledger.get(&app.no).is_some_and(|r| r.unasked) => {
+                let no = app.no;
+                self.note(Err(format!("request {no}: room before anybody asked for the body")));
+            }
             Ok(_) => {
                 let half = &mut self.ledger.get_mut(&app.no).expect("known").halves[app.sends()];
                 let data = half.piece(size, shape, app.protocol != Protocol::Http);
@@ -143,6 +149,7 @@ impl World {
         let taken = end.mux.take(app.no, now);
         app.waiting = matches!(taken, Taken::Pending);
         let request = self.ledger.get_mut(&app.no).expect("known");
+        request.unasked &= app.ours;
         let (more, outcome) = app.judge(taken, request, lost);
         let no = app.no;
         self.note(outcome.map_err(|what| format!("request {no} at {side}: {what}")));

@@ -35,6 +35,8 @@ pub(crate) struct Request {
     /// What the opener sends, then what it is answered.
     pub(crate) halves: [Half; 2],
     pub(crate) accepted: bool,
+    /// Its body waits to be asked for, and nobody has asked.
+    pub(crate) unasked: bool,
     /// The answering application said that a retry is safe.
     pub(crate) excused: bool,
     /// An application reset it or dropped a handle: it may be cut.

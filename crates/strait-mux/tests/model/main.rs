@@ -44,7 +44,8 @@ proptest! {
 #[test]
 fn the_model_notices_lost_data() {
     // The checks themselves are checked: a wire that loses one frame must be noticed.
-    let mut ops = vec![Op::Settle, Op::Open { side: 0, protocol: 0, body: true, head: 10 }];
+    let mut ops =
+        vec![Op::Settle, Op::Open { side: 0, protocol: 0, body: true, waits: false, head: 10 }];
     ops.extend([Op::Push { side: 0, pick: 0, size: 50, shape: 0 }; 3]);
     ops.extend([Op::Pull { side: 0, frames: 10 }, Op::DropFrame { side: 0 }, Op::Settle]);
     let plan = Plan { ops, ..Plan::plain() };

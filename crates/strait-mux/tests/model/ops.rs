@@ -10,6 +10,8 @@ pub(crate) enum Op {
         side: usize,
         protocol: u8,
         body: bool,
+        /// The body waits until it is asked for.
+        waits: bool,
         head: usize,
     },
     Respond {

@@ -42,8 +42,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => 5_000..LARGEST,
     ];
     prop_oneof![
-        5 => (side(), 0..3u8, any::<bool>(), 0..300usize)
-            .prop_map(|(side, protocol, body, head)| Op::Open { side, protocol, body, head }),
+        5 => (side(), 0..3u8, any::<bool>(), prop::bool::weighted(0.2), 0..300usize).prop_map(
+            |(side, protocol, body, waits, head)| Op::Open { side, protocol, body, waits, head },
+        ),
         5 => (side(), pick()).prop_map(|(side, pick)| Op::Respond { side, pick }),
         12 => (side(), pick(), size, 0..4u8)
             .prop_map(|(side, pick, size, shape)| Op::Push { side, pick, size, shape }),

@@ -73,7 +73,9 @@ impl World {
 
     pub(crate) fn step(&mut self, op: &Op) {
         match *op {
-            Op::Open { side, protocol, body, head } => self.open(side, protocol, body, head),
+            Op::Open { side, protocol, body, waits, head } => {
+                self.open(side, protocol, body, waits, head);
+            }
             Op::Respond { side, pick } => self.each(side, pick, Self::respond),
             Op::Push { side, pick, size, shape } => {
                 self.each(side, pick, |world, side, at| world.push(side, at, size, shape));

@@ -201,6 +201,8 @@ times! {
         "Connecting to a backend, its TLS handshake included" => "`backend_connect_timeout`";
     backend_idle = 20 * SECOND, 10, 24 * HOUR;
         "An unused connection to a backend" => "the connection is closed";
+    continue_wait = SECOND, 10, HOUR;
+        "From the head of a request whose visitor waits for `100 Continue` to a service's word" => "the body is sent without it";
     answer_head = 60 * SECOND, 10, 24 * HOUR;
         "From the last piece of a plain HTTP request to the head of its answer" => "`backend_timeout`";
     websocket_handshake = 10 * SECOND, 10, HOUR;

@@ -64,6 +64,7 @@ struct Envelope<'a> {
     urgency: u32,
     service: &'a str,
     answer_credit: u32,
+    awaits_continue: bool,
 }
 
 impl<'a> Envelope<'a> {
@@ -86,6 +87,7 @@ impl<'a> Envelope<'a> {
                 envelope::URGENCY => of.urgency = value.number()? as u32,
                 envelope::SERVICE => of.service = value.text()?,
                 envelope::ANSWER_CREDIT => of.answer_credit = value.number()? as u32,
+                envelope::AWAITS_CONTINUE => of.awaits_continue = value.flag()?,
                 _ => {}
             }
         }
@@ -342,6 +344,7 @@ fn opening(envelope: &Envelope<'_>, head: RequestHead) -> First {
         urgency: envelope.urgency.checked_sub(1).map_or(3, |u| u.min(7) as u8),
         service: cut(envelope.service, NAME),
         answer_credit: envelope.answer_credit,
+        awaits_continue: envelope.awaits_continue,
         head: Arc::new(head),
     }))
 }

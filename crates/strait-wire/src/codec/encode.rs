@@ -153,6 +153,7 @@ fn context(opening: &Opening, to: &mut impl Sink) {
     to.number(envelope::URGENCY, urgency);
     to.bytes(envelope::SERVICE, opening.service.as_bytes());
     to.number(envelope::ANSWER_CREDIT, u64::from(opening.answer_credit));
+    to.flag(envelope::AWAITS_CONTINUE, opening.awaits_continue);
 }
 
 impl Message for StreamFrame {

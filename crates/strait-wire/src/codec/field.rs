@@ -23,6 +23,7 @@ pub(super) mod envelope {
     pub(crate) const URGENCY: u32 = 22;
     pub(crate) const SERVICE: u32 = 23;
     pub(crate) const ANSWER_CREDIT: u32 = 24;
+    pub(crate) const AWAITS_CONTINUE: u32 = 25;
 }
 
 pub(super) mod http_request {

@@ -49,6 +49,13 @@ pub struct TunnelMessage {
     /// its peer) bytes of request.
     #[prost(uint32, tag = "24")]
     pub answer_credit: u32,
+    /// The caller wants to hear whether its body is wanted before it sends it: the
+    /// 100-continue expectation of RFC 9110 10.1.1, which does not travel as a field.
+    /// The opener has no credit until it is granted some; the answering side grants
+    /// when the body is first asked for. Only towards a peer whose Hello has the
+    /// feature "continue".
+    #[prost(bool, tag = "25")]
+    pub awaits_continue: bool,
     #[prost(
         oneof = "tunnel_message::Payload",
         tags = "5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
@@ -251,6 +258,7 @@ pub struct Hello {
     pub version_min: u32,
     #[prost(uint32, tag = "2")]
     pub version_max: u32,
+    /// "continue": knows awaits_continue
     #[prost(string, repeated, tag = "3")]
     pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// "server" or "client", for people

@@ -95,6 +95,7 @@ fn opening(protocol: Protocol) -> impl Strategy<Value = Opening> {
                 urgency,
                 service: service.into(),
                 answer_credit,
+                awaits_continue: answer_credit % 2 == 1,
                 head: Arc::new(RequestHead { method, scheme, authority, path, headers }),
             }
         },

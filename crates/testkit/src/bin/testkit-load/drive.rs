@@ -35,6 +35,8 @@ pub(crate) struct Drive {
     /// Connections that gRPC calls share.
     connections: usize,
     seconds: f64,
+    /// Things, or MiB of bodies, after which it ends.
+    count: u64,
 }
 
 impl Drive {
@@ -42,13 +44,15 @@ impl Drive {
     pub(crate) fn parse(words: &[String]) -> Result<Drive, Failure> {
         let [kind, to, flags @ ..] = words else { return Err(crate::HELP.into()) };
         let (kind, to) = (kind.clone(), to.clone());
-        let mut drive = Drive { kind, to, streams: 64, connections: 1, seconds: 3.0 };
+        let mut drive =
+            Drive { kind, to, streams: 64, connections: 1, seconds: 3.0, count: u64::MAX };
         for pair in flags.chunks(2) {
             let [flag, value] = pair else { return Err(crate::HELP.into()) };
             match flag.as_str() {
                 "--streams" => drive.streams = value.parse()?,
                 "--connections" => drive.connections = value.parse()?,
                 "--seconds" => drive.seconds = value.parse()?,
+                "--count" => drive.count = value.parse()?,
                 _ => return Err(crate::HELP.into()),
             }
         }
@@ -67,7 +71,7 @@ pub(crate) async fn run(drive: Drive) -> Result<bool, Failure> {
     if drive.kind == "idle" {
         return idle(&drive).await;
     }
-    if !["new", "down", "up", "echo", "unary", "stream"].contains(&drive.kind.as_str()) {
+    if !["get", "new", "down", "up", "echo", "unary", "stream"].contains(&drive.kind.as_str()) {
         return Err(crate::HELP.into());
     }
     let mut shared = Vec::new();
@@ -77,17 +81,17 @@ pub(crate) async fn run(drive: Drive) -> Result<bool, Failure> {
         }
     }
     let drive = Rc::new(drive);
-    let (tally, began) = (Rc::new(Tally::default()), Instant::now());
-    let until = began + Duration::from_secs_f64(drive.seconds);
+    let began = Instant::now();
+    let tally = Rc::new(Tally::new(began + Duration::from_secs_f64(drive.seconds), drive.count));
     let local = LocalSet::new();
     for number in 0..drive.streams {
         let (drive, tally) = (Rc::clone(&drive), Rc::clone(&tally));
         let sender = shared.get(number % shared.len().max(1)).cloned();
         local.spawn_local(async move {
-            while Instant::now() < until {
-                let work = work(&drive, &tally, sender.clone(), until);
+            while tally.wants_more() {
+                let work = work(&drive, &tally, sender.clone());
                 // What is on its way at the end has neither succeeded nor failed.
-                if let Ok(Err(error)) = tokio::time::timeout_at(until.into(), work).await {
+                if let Ok(Err(error)) = tokio::time::timeout_at(tally.until().into(), work).await {
                     tally.fail(&*error);
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -99,31 +103,34 @@ pub(crate) async fn run(drive: Drive) -> Result<bool, Failure> {
     Ok(tally.is_some())
 }
 
-/// Works until `until`, or until something goes wrong.
-async fn work(
-    drive: &Drive,
-    tally: &Rc<Tally>,
-    sender: Option<Sender>,
-    until: Instant,
-) -> Result<(), Failure> {
+/// Works until it is enough, or until something goes wrong.
+async fn work(drive: &Drive, tally: &Rc<Tally>, sender: Option<Sender>) -> Result<(), Failure> {
     let to = drive.to.as_str();
     match drive.kind.as_str() {
-        "new" => {
-            while Instant::now() < until {
-                timed(tally, small(to)).await?;
+        "get" => {
+            let mut sender = dial_http1(to).await?;
+            while tally.wants_more() {
+                sender.ready().await?;
+                timed(tally, small(to, &mut sender)).await?;
             }
             Ok(())
         }
-        "down" => down(to, tally, until).await,
+        "new" => {
+            while tally.wants_more() {
+                timed(tally, async { small(to, &mut dial_http1(to).await?).await }).await?;
+            }
+            Ok(())
+        }
+        "down" => down(to, tally).await,
         "up" => {
             let mut sender = dial_http1(to).await?;
             let request = Request::post("/up").header("host", to);
             let answer = sender.send_request(request.body(Upload::new(Rc::clone(tally)))?).await?;
             Err(format!("the upload was answered {} before its end", answer.status()).into())
         }
-        "echo" => echo(to, tally, until).await,
-        "unary" => unary(to, tally, sender.ok_or("no connection")?, until).await,
-        _ => stream(to, tally, until).await,
+        "echo" => echo(to, tally).await,
+        "unary" => unary(to, tally, sender.ok_or("no connection")?).await,
+        _ => stream(to, tally).await,
     }
 }
 
@@ -174,9 +181,8 @@ fn right<B>(answer: &Response<B>) -> Result<(), Failure> {
     }
 }
 
-/// A small request on a connection of its own.
-async fn small(to: &str) -> Result<(), Failure> {
-    let mut sender = dial_http1(to).await?;
+/// A small request.
+async fn small(to: &str, sender: &mut http1::SendRequest<Full<Bytes>>) -> Result<(), Failure> {
     let request = Request::get("/small").header("host", to).body(Full::<Bytes>::default())?;
     let answer = sender.send_request(request).await?;
     right(&answer)?;
@@ -184,9 +190,9 @@ async fn small(to: &str) -> Result<(), Failure> {
     if body.len() == 1024 { Ok(()) } else { Err("a cut answer".into()) }
 }
 
-async fn down(to: &str, tally: &Tally, until: Instant) -> Result<(), Failure> {
+async fn down(to: &str, tally: &Tally) -> Result<(), Failure> {
     let mut sender = dial_http1(to).await?;
-    while Instant::now() < until {
+    while tally.wants_more() {
         sender.ready().await?;
         let request = Request::get("/bulk").header("host", to).body(Full::<Bytes>::default())?;
         let answer = sender.send_request(request).await?;
@@ -194,6 +200,9 @@ async fn down(to: &str, tally: &Tally, until: Instant) -> Result<(), Failure> {
         let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {
             tally.carried(frame?.data_ref().map_or(0, Bytes::len));
+            if !tally.wants_more() {
+                return Ok(());
+            }
         }
         tally.done(Duration::ZERO);
     }
@@ -219,11 +228,11 @@ async fn socket(to: &str) -> Result<TcpStream, Failure> {
     Ok(socket)
 }
 
-async fn echo(to: &str, tally: &Tally, until: Instant) -> Result<(), Failure> {
+async fn echo(to: &str, tally: &Tally) -> Result<(), Failure> {
     let mut socket = socket(to).await?;
     let (sent, expected) = (frames::masked(&MESSAGE), frames::plain(&MESSAGE));
     let mut came = vec![0; expected.len()];
-    while Instant::now() < until {
+    while tally.wants_more() {
         timed(tally, async {
             socket.write_all(&sent).await?;
             socket.read_exact(&mut came).await?;
@@ -261,9 +270,9 @@ pub(crate) fn message() -> Bytes {
     Bytes::from(message)
 }
 
-async fn unary(to: &str, tally: &Tally, mut sender: Sender, until: Instant) -> Result<(), Failure> {
+async fn unary(to: &str, tally: &Tally, mut sender: Sender) -> Result<(), Failure> {
     let message = message();
-    while Instant::now() < until {
+    while tally.wants_more() {
         timed(tally, async {
             sender.ready().await?;
             let answer = sender.send_request(call(to, Full::new(message.clone()))?).await?;
@@ -286,7 +295,7 @@ async fn unary(to: &str, tally: &Tally, mut sender: Sender, until: Instant) -> R
 }
 
 /// One call, on which messages go to and fro one at a time.
-async fn stream(to: &str, tally: &Tally, until: Instant) -> Result<(), Failure> {
+async fn stream(to: &str, tally: &Tally) -> Result<(), Failure> {
     let mut sender = dial_http2(to).await?;
     let (messages, body) = Messages::new();
     let message = message();
@@ -295,7 +304,7 @@ async fn stream(to: &str, tally: &Tally, until: Instant) -> Result<(), Failure> 
     right(&answer)?;
     let mut answers = answer.into_body();
     read_one(&mut answers, message.len()).await?;
-    while Instant::now() < until {
+    while tally.wants_more() {
         timed(tally, async {
             messages.send(message.clone()).await.map_err(|_| "the call has ended")?;
             read_one(&mut answers, message.len()).await

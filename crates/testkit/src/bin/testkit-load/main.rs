@@ -25,7 +25,7 @@ usage: testkit-load serve ADDR
        testkit-load calls CALLS MESSAGES http://ADDR/PATH
        testkit-load leave REQUESTS CONCURRENCY http://ADDR/PATH...
        testkit-load backend ADDR
-       testkit-load drive KIND ADDR [--streams N] [--connections N] [--seconds N]
+       testkit-load drive KIND ADDR [--streams N] [--connections N] [--seconds N] [--count N]
        testkit-load interop-server PORT
        testkit-load interop-client ADDR
 
@@ -45,7 +45,9 @@ usage: testkit-load serve ADDR
   leave    requests of all three protocols that are given up at some moment
   backend  the backend of the bench, HTTP/1.1 and HTTP/2 without TLS: /small (1 KiB),
            /bulk (1 GiB), /up, /socket (WebSocket echo), /bench.Bench/Echo (gRPC echo)
-  drive    loads such a backend on one thread; prints one line of JSON. KIND is one of
+  drive    loads such a backend on one thread, for --seconds or until --count things (MiB of
+           bodies) are done; prints one line of JSON. KIND is one of
+             get     small requests, on --streams connections that are kept
              new     small requests, each on a connection of its own
              down, up   bytes, on --streams connections
              echo    WebSocket messages, on --streams sockets

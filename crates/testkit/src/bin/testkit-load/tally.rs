@@ -1,11 +1,13 @@
 //! What a load generator of one thread has seen.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Counts of what was done, and how long it took.
-#[derive(Default)]
 pub(crate) struct Tally {
+    until: Instant,
+    /// Things, or MiB of bodies, that are enough.
+    most: u64,
     /// In microseconds.
     times: RefCell<Vec<u32>>,
     bytes: Cell<u64>,
@@ -14,6 +16,29 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Of what is done until then, or until `most` things or MiB are done.
+    pub(crate) fn new(until: Instant, most: u64) -> Tally {
+        Tally {
+            until,
+            most,
+            times: RefCell::default(),
+            bytes: Cell::default(),
+            failed: Cell::default(),
+            error: RefCell::default(),
+        }
+    }
+
+    /// Whether there is time, and it is not enough.
+    pub(crate) fn wants_more(&self) -> bool {
+        let done = self.times.borrow().len() as u64 + (self.bytes.get() >> 20);
+        done < self.most && Instant::now() < self.until
+    }
+
+    /// When it must end.
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+
     /// Notes one thing that was done rightly.
     pub(crate) fn done(&self, took: Duration) {
         self.times.borrow_mut().push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
@@ -60,9 +85,10 @@ mod tests {
 
     #[test]
     fn shares_are_of_what_was_done() {
-        let tally = Tally::default();
-        assert!(!tally.is_some());
+        let tally = Tally::new(Instant::now() + Duration::from_secs(600), 1000);
+        assert!(tally.wants_more() && !tally.is_some());
         (0..1000).rev().for_each(|n| tally.done(Duration::from_micros(n)));
+        assert!(!tally.wants_more());
         tally.fail(&"cut");
         let line = tally.json(Duration::from_secs(2));
         for part in ["\"count\":1000", "\"failed\":1", "\"p50_us\":500", "\"p99_us\":990", "cut"] {

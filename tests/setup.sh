@@ -14,6 +14,7 @@ declare -A DEBIAN=(
   [openssl]=openssl
   [chromium]=chromium
   [etcd]=etcd-server
+  [haproxy]=haproxy
   [valgrind]=valgrind
   [etcdctl]=etcd-client
 )

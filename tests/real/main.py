@@ -26,6 +26,7 @@ from world import Backends, World  # noqa: E402
 MODULES = (
     "http_basics", "http_edges", "expect", "http_rules", "smuggling", "websocket", "websocket_h2", "grpc_calls", "peer", "peer_life",
     "interop", "browser", "etcd", "scenario", "load", "memory", "budget", "isolation", "cancel", "floods", "observe", "security",
+    "proxies", "visitors",
     "life", "reload", "faults", "startup", "demo",
 )
 MODES = ("direct", "server-entry", "client-entry", "once")

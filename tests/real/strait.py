@@ -50,9 +50,11 @@ class Pair:
     tls: bool = False
     # Text of a configuration file beside the flags: limits and timeouts.
     settings: str = ""
-    # Chain and key (PEM) of both entries, and whose pages may call by gRPC-Web.
+    client_settings: str = ""
+    # Of both entries: chain and key (PEM), whose pages may call by gRPC-Web, and further keys in the file.
     certificate: tuple[pathlib.Path, pathlib.Path] | None = None
     cors_origins: list[str] = field(default_factory=list)
+    entry_keys: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self):
         self.entry = {"server": free_port(), "client": free_port()}
@@ -65,12 +67,17 @@ class Pair:
         """The command line of one side."""
         common = ["--admin", f"127.0.0.1:{self.admin[side]}", "--log", "json"]
         entry = ["--listen" if side == "server" else "--entry", f"127.0.0.1:{self.entry[side]}"]
-        settings = self.settings
+        settings, keys = self.settings, dict(self.entry_keys)
+        if side == "client":
+            settings += self.client_settings
         if self.certificate:
+            cert, key = map(str, self.certificate)
+            keys |= {"cert": cert, "key": key, "cors_origins": self.cors_origins}
+        if keys:
             # Entries of the command line would replace those of the file.
-            cert, key = self.certificate
-            settings += f"[[entries]]\nlisten = \"{entry.pop()}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n"
-            settings += f"cors_origins = {json.dumps(self.cors_origins)}\n"
+            keys["listen"] = entry.pop()
+            # Texts, truths and lists of them are the same in TOML.
+            settings += "[[entries]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items())
             entry = []
         if settings:
             file = OUT / f"{self.name}-{side}.toml"

@@ -1,6 +1,6 @@
 //! What the fuzz targets may see of an entry and a backend. No part of the contract.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -11,6 +11,7 @@ use strait_engine::{Body, BoxBody, Data, Fault, Part, Protocol, Reason, RequestH
 
 use crate::classify::{classify, urgency};
 use crate::grpc::message::{Cutter, Joined, Joiner};
+use crate::peer::{Peer, TrustedProxies};
 use crate::websocket::frame::{self, Rules, Writer};
 use crate::{Settings, forwarded};
 
@@ -116,6 +117,8 @@ pub fn write_websocket(
 /// What an entry makes of a request's head.
 #[derive(Debug)]
 pub struct Head {
+    /// The visitor's address.
+    pub visitor: SocketAddr,
     /// Its protocol.
     pub protocol: Protocol,
     /// The head that travels.
@@ -131,19 +134,16 @@ pub struct Head {
 /// Classifies a request of a visitor, whose address is trusted or not, and says who it is;
 /// `None` when it is refused.
 pub fn request_head(mut parts: Parts, trusted: bool) -> Option<Head> {
-    let visitor = IpAddr::from([192, 0, 2, 7]);
-    let trusted_proxies = trusted.then(|| ipnet::IpNet::from(visitor)).into_iter().collect();
-    let settings = Settings { trusted_proxies, ..Settings::default() };
-    let made = classify(&mut parts, &Scheme::HTTP, &settings).ok()?;
+    let address = SocketAddr::from(([192, 0, 2, 7], 4000));
+    let trusted = trusted.then(|| ipnet::IpNet::from(address.ip())).into_iter().collect();
+    let trusted = TrustedProxies::new(trusted);
+    let peer = Peer::new(address, &trusted);
+    let visitor = forwarded::visitor(&parts.headers, &peer, &trusted);
+    let scheme = forwarded::scheme(&parts.headers, &peer, Scheme::HTTP);
+    let made = classify(&mut parts, &scheme, &Settings::default()).ok()?;
     let mut head = made.head;
-    forwarded::set(
-        &mut head.headers,
-        &forwarded::Peer::new(visitor),
-        "http",
-        &head.authority,
-        &settings,
-    );
+    forwarded::set(&mut head.headers, &peer, &scheme, &head.authority);
     let trace = forwarded::trace(&mut head.headers);
     let urgency = urgency(&head.headers);
-    Some(Head { protocol: made.protocol, head, length: made.length, trace, urgency })
+    Some(Head { visitor, protocol: made.protocol, head, length: made.length, trace, urgency })
 }

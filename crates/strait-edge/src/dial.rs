@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use strait_engine::{Fault, Reason};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -195,12 +195,27 @@ pub(crate) async fn connect(
     match tokio::time::timeout(limit, connect_now(address, tls)).await {
         Ok(Ok(conn)) => Ok(conn),
         Ok(Err(error)) => {
-            Err(Fault::because(Reason::BackendRefused, format!("{address}: {error}")).retry_safe())
+            let detail = format!("{address}: {error}{}", advice(&error));
+            Err(Fault::because(Reason::BackendRefused, detail).retry_safe())
         }
         Err(_) => {
             let detail = format!("{address}: no connection within {limit:?}");
             Err(Fault::because(Reason::BackendConnectTimeout, detail).retry_safe())
         }
+    }
+}
+
+/// What to do about a certificate that is not believed.
+fn advice(error: &io::Error) -> &'static str {
+    use CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    let Some(rustls::Error::InvalidCertificate(error)) = error else { return "" };
+    match error {
+        UnknownIssuer => "; if it is signed by an authority of your own, name that in `ca`",
+        NotValidForName | NotValidForNameContext { .. } => {
+            "; the host of `backend` must be one of its names"
+        }
+        _ => "",
     }
 }
 

@@ -23,15 +23,15 @@ use tokio_util::task::TaskTracker;
 use crate::activity::{Activity, Verdict};
 use crate::allowance::Allowance;
 use crate::detect::{self, Version};
-use crate::forwarded::Peer;
 use crate::grpc::web_cors::Cors;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Stream, tune};
+use crate::peer::{Peer, TrustedProxies};
+use crate::proxy_protocol::ProxyProtocol;
 use crate::settings::{Settings, or_never};
 use crate::visit::{Door, visit};
 
 /// A port through which visitors come in.
-#[derive(Clone)]
 pub struct Entry {
     /// Its name in logs and metrics.
     pub name: Arc<str>,
@@ -44,6 +44,10 @@ pub struct Entry {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Whose pages may call by gRPC-Web.
     pub cors: Cors,
+    /// Who is believed about the visitors that it passes on.
+    pub trusted_proxies: TrustedProxies,
+    /// Every connection begins with a header of this protocol; `None`: none does.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// The tasks of an entry, which end with it.
@@ -120,7 +124,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// One connection, from its first byte on.
 async fn connection(
     tcp: TcpStream,
-    peer: SocketAddr,
+    address: SocketAddr,
     current: Arc<ArcSwap<Entry>>,
     tasks: Tasks,
     drain: CancellationToken,
@@ -128,15 +132,15 @@ async fn connection(
     tune(&tcp);
     let entry = current.load_full();
     let opened = tokio::select! {
-        opened = open(tcp, &entry) => opened,
+        opened = open(tcp, address, &entry) => opened,
         // Nothing was asked yet.
         () = drain.cancelled() => return,
     };
-    let (conn, version) = match opened {
+    let (conn, version, peer) = match opened {
         Ok(Some(opened)) => opened,
         Ok(None) => return,
         Err(error) => {
-            tracing::debug!(entry = %entry.name, %peer, %error, "a connection did not open");
+            tracing::debug!(entry = %entry.name, %address, %error, "a connection did not open");
             return;
         }
     };
@@ -158,7 +162,6 @@ async fn connection(
     let door = Arc::new(Door {
         entry: current,
         peer,
-        forwarded: Peer::new(peer.ip()),
         secure,
         server_name,
         activity: activity.clone(),
@@ -185,9 +188,24 @@ async fn connection(
     }
 }
 
-/// TLS and the version of HTTP, each within its time.
-async fn open(tcp: TcpStream, entry: &Entry) -> io::Result<Option<(Conn, Version)>> {
+/// Who is there, TLS and the version of HTTP, each within its time; `None` when the visitor
+/// closes before.
+async fn open(
+    mut tcp: TcpStream,
+    address: SocketAddr,
+    entry: &Entry,
+) -> io::Result<Option<(Conn, Version, Peer)>> {
     let settings = &entry.settings;
+    let mut peer = Peer::new(address, &entry.trusted_proxies);
+    if let Some(protocol) = &entry.proxy_protocol {
+        let (trusted, within) = (&entry.trusted_proxies, settings.first_byte);
+        // Boxed, because few entries have it and every connection would be larger.
+        let introduced = Box::pin(protocol.introduced(&mut tcp, peer, trusted, within));
+        match introduced.await? {
+            Some(visitor) => peer = visitor,
+            None => return Ok(None),
+        }
+    }
     let slow = |_| io::Error::from(io::ErrorKind::TimedOut);
     if let Some(tls) = &entry.tls {
         // A peer that says nothing waits in the kernel, not in a TLS state machine.
@@ -197,19 +215,18 @@ async fn open(tcp: TcpStream, entry: &Entry) -> io::Result<Option<(Conn, Version
         let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
         if http2 {
             let stream = Stream::Tls(Box::new(tls.into()));
-            return Ok(Some((Conn::new(stream, bytes::Bytes::new()), Version::Http2)));
+            return Ok(Some((Conn::new(stream, bytes::Bytes::new()), Version::Http2, peer)));
         }
         let Some((version, replay)) = detect_version(&mut tls, settings).await? else {
             return Ok(None);
         };
         let stream = Stream::Tls(Box::new(tls.into()));
-        return Ok(Some((Conn::new(stream, replay), version)));
+        return Ok(Some((Conn::new(stream, replay), version, peer)));
     }
-    let mut tcp = tcp;
     let Some((version, replay)) = detect_version(&mut tcp, settings).await? else {
         return Ok(None);
     };
-    Ok(Some((Conn::new(Stream::Tcp(tcp), replay), version)))
+    Ok(Some((Conn::new(Stream::Tcp(tcp), replay), version, peer)))
 }
 
 async fn detect_version<T: tokio::io::AsyncRead + Unpin>(

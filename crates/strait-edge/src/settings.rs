@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 /// Limits and timeouts of entries and backends. A duration of zero turns that timeout off.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -48,8 +46,6 @@ pub struct Settings {
     pub max_message: u64,
     /// Unused HTTP/1 connections kept to one backend.
     pub max_idle_connections: usize,
-    /// Peers whose `X-Forwarded-*` and `Forwarded` fields are believed and extended.
-    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for Settings {
@@ -73,7 +69,6 @@ impl Default for Settings {
             max_control_frames: 20_000,
             max_message: 16 << 20,
             max_idle_connections: 256,
-            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -22,13 +22,13 @@ use crate::classify::{self, Classified, Refusal, classify, fits};
 use crate::grpc::web::Web;
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
+use crate::peer::Peer;
 use crate::{forwarded, grpc, http as plain, websocket};
 
 /// What is known about a visitor's connection.
 pub(crate) struct Door {
     pub(crate) entry: Arc<ArcSwap<Entry>>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) forwarded: forwarded::Peer,
+    pub(crate) peer: Peer,
     pub(crate) secure: bool,
     /// The host that the connection was made for, as its TLS handshake said.
     pub(crate) server_name: Option<String>,
@@ -51,6 +51,8 @@ pub(crate) struct Visit {
     pub(crate) entry: Arc<Entry>,
     pub(crate) active: Active,
     pub(crate) id: RequestId,
+    /// The visitor's address, see [`forwarded::visitor`].
+    address: SocketAddr,
     pub(crate) version: Version,
     pub(crate) is_head: bool,
     /// Refusing this request leaves the connection in an unknown state.
@@ -95,7 +97,7 @@ impl Visit {
     /// What is known of the exchange before its head is read.
     fn context(&self, protocol: Protocol) -> Box<Context> {
         let origin = Origin::Entry(self.entry.name.clone());
-        let mut context = Context::new(self.id, protocol, origin, Some(self.door.peer));
+        let mut context = Context::new(self.id, protocol, origin, Some(self.address));
         context.caller.version = Some(self.version);
         context
     }
@@ -173,17 +175,20 @@ pub(crate) async fn visit(
     request: Request<Incoming>,
 ) -> Response<Outgoing> {
     let (mut parts, body) = request.into_parts();
+    let entry = door.entry.load_full();
     let mut visit = Visit {
         active,
         id: RequestId::new(),
+        address: forwarded::visitor(&parts.headers, &door.peer, &entry.trusted_proxies),
         version: parts.version,
         is_head: parts.method == http::Method::HEAD,
         must_close: false,
-        entry: door.entry.load_full(),
+        entry,
         door,
     };
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let scheme = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
+    let own = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
+    let scheme = forwarded::scheme(&parts.headers, &visit.door.peer, own);
     let settings = &visit.entry.settings;
     let Classified { protocol, mut head, length, websocket_key, must_close, awaits_continue } =
         match classify(&mut parts, &scheme, settings) {
@@ -208,8 +213,7 @@ pub(crate) async fn visit(
     context.trace = forwarded::trace(&mut head.headers);
     context.hops = forwarded::hops(&mut head.headers);
     context.urgency = classify::urgency(&head.headers);
-    let word = if visit.door.secure { "https" } else { "http" };
-    forwarded::set(&mut head.headers, &visit.door.forwarded, word, &head.authority, settings);
+    forwarded::set(&mut head.headers, &visit.door.peer, &scheme, &head.authority);
     let request = Requested { head: Arc::new(head), context, length };
     match protocol {
         Protocol::Http => plain::entry::carry(visit, request, body).await,

@@ -16,6 +16,7 @@ use tokio::time::{Instant as Timer, Sleep, sleep_until};
 use crate::clock::now;
 use crate::directory::{Directory, Target};
 use crate::flight::{Counters, Flight, Flights};
+use crate::visitors::{Seat, Visitors};
 use crate::{Answer, Body, BoxBody, Carried, Exchange, Failure, Fault, Record, Recorder, Upstream};
 
 /// Tunnels that a request may pass; one more is taken for a loop.
@@ -27,6 +28,7 @@ pub struct Dispatch {
     recorder: Arc<dyn Recorder>,
     flights: Arc<Flights>,
     max_exchanges: AtomicUsize,
+    visitors: Arc<Visitors>,
 }
 
 impl Dispatch {
@@ -38,7 +40,8 @@ impl Dispatch {
         max_exchanges: usize,
     ) -> Dispatch {
         let max_exchanges = AtomicUsize::new(max_exchanges);
-        Dispatch { directory, recorder, flights: Arc::default(), max_exchanges }
+        let (flights, visitors) = (Arc::default(), Visitors::new(None));
+        Dispatch { directory, recorder, flights, max_exchanges, visitors }
     }
 
     /// What is under way.
@@ -51,13 +54,21 @@ impl Dispatch {
         self.max_exchanges.store(max_exchanges, Ordering::Relaxed);
     }
 
+    /// Carries at most `most` exchanges at once for one visitor of an entry, by his address;
+    /// `None`: as many as all together. Those under way stay.
+    pub fn set_visitor_limit(&self, most: Option<usize>) {
+        self.visitors.limit(most);
+    }
+
     async fn handle(&self, mut exchange: Exchange) -> Result<Answer, Failure> {
-        let target = self.route(&exchange);
-        let name = target.as_ref().map_or_else(|_| Arc::default(), |t| Arc::clone(&t.service));
+        let admitted = self.admit(&exchange);
+        let name =
+            admitted.as_ref().map_or_else(|_| Arc::default(), |(t, _)| Arc::clone(&t.service));
         let mut entry = Entry::open(self, &exchange, name);
-        let outcome = match target {
+        let outcome = match admitted {
             Err(fault) => Err(fault.into()),
-            Ok(target) => {
+            Ok((target, seat)) => {
+                entry.seat = seat;
                 if target.remote {
                     exchange.context.service = Arc::clone(&target.service);
                 }
@@ -77,6 +88,14 @@ impl Dispatch {
                 Err(failure)
             }
         }
+    }
+
+    /// Where the exchange goes, and what it holds of its visitor's share until it ends.
+    fn admit(&self, exchange: &Exchange) -> Result<(Target, Option<Box<Seat>>), Fault> {
+        let target = self.route(exchange)?;
+        let address = exchange.context.caller.address;
+        let seat = address.map(|address| self.visitors.seat(address)).transpose()?.flatten();
+        Ok((target, seat))
     }
 
     fn route(&self, exchange: &Exchange) -> Result<Target, Fault> {
@@ -126,6 +145,7 @@ struct Entry {
     flights: Arc<Flights>,
     recorder: Arc<dyn Recorder>,
     key: u64,
+    seat: Option<Box<Seat>>,
     deadline: Option<Instant>,
     record: Record,
     closed: bool,
@@ -151,6 +171,7 @@ impl Entry {
             key: dispatch.flights.enter(Arc::clone(&flight)),
             flights: Arc::clone(&dispatch.flights),
             recorder: Arc::clone(&dispatch.recorder),
+            seat: None,
             deadline: context.deadline,
             closed: false,
             record: Record {
@@ -215,6 +236,7 @@ impl Entry {
         }
         self.record.fault = fault;
         self.flights.leave(self.key);
+        self.seat = None;
         self.recorder.finished(&self.record);
     }
 }

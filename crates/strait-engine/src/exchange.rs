@@ -60,7 +60,8 @@ pub struct Context {
 pub struct Caller {
     /// Which kind of door.
     pub origin: Origin,
-    /// The visitor's address, when the request came through an entry.
+    /// The visitor's address, when the request came through an entry; its port is 0 where a
+    /// proxy named the address alone.
     pub address: Option<SocketAddr>,
     /// The version of HTTP that the visitor speaks, when the request came through an entry.
     pub version: Option<http::Version>,

@@ -22,6 +22,7 @@ mod stream;
 mod sync;
 mod turns;
 mod upstream;
+mod visitors;
 
 pub use body::{Body, BoxBody, EmptyBody, collect_small, next_part};
 pub use carry::serve;

@@ -98,19 +98,27 @@ pub fn request_head(bytes: &[u8]) {
     judge(&classified);
 }
 
-fn judge(Head { head, length, trace, urgency, .. }: &Head) {
+fn judge(Head { visitor, head, length, trace, urgency, .. }: &Head) {
     assert!(!head.authority.is_empty() && !head.authority.contains(&b'@'), "{head:?}");
     assert!(head.path.starts_with(b"/") || head.path == "*", "{head:?}");
     for name in ["connection", "host", "keep-alive", "proxy-connection", "transfer-encoding"] {
         assert!(!head.headers.contains_key(name), "{name}: {head:?}");
     }
-    for name in ["upgrade", "proxy-authorization", "expect", "http2-settings"] {
+    for name in ["upgrade", "proxy-authorization", "expect", "http2-settings", "forwarded"] {
         assert!(!head.headers.contains_key(name), "{name}: {head:?}");
     }
-    let once =
-        ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "cookie", "traceparent"];
-    for name in once {
-        assert!(head.headers.get_all(name).iter().count() <= 1, "{name}: {head:?}");
+    let proto = &head.headers["x-forwarded-proto"];
+    assert!(proto == "http" || proto == "https", "{head:?}");
+    assert!(!visitor.ip().to_string().contains("::ffff:"), "{visitor}");
+    for (name, least) in [
+        ("x-forwarded-for", 1),
+        ("x-forwarded-proto", 1),
+        ("x-forwarded-host", 1),
+        ("traceparent", 1),
+        ("cookie", 0),
+    ] {
+        let count = head.headers.get_all(name).iter().count();
+        assert!((least..=1).contains(&count), "{name}: {head:?}");
     }
     let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
     assert!(lengths.len() <= 1, "{head:?}");

@@ -67,7 +67,8 @@ fn exchange(ours: &mut Mux, theirs: &mut Mux, head: &Arc<RequestHead>, now: Inst
     carry(theirs, ours, now).then_some(())?;
     while ours.next_event().is_some() {}
     matches!(ours.take(no, now), Taken::Head(_)).then_some(())?;
-    matches!(ours.take(no, now), Taken::Data(data) if data.bytes.len() == BODY.len()).then_some(())?;
+    matches!(ours.take(no, now), Taken::Data(data) if data.bytes.len() == BODY.len())
+        .then_some(())?;
     matches!(ours.take(no, now), Taken::End).then_some(())?;
     ours.drop_reader(no);
     (ours.pending() == 0 && theirs.pending() == 0).then_some(())

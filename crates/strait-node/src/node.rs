@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use strait_edge::ProxyProtocol;
 use strait_engine::{Budget, Directory, Dispatch, Recorder, Upstream};
 use strait_wire::Reason;
 use tokio::net::TcpListener;
@@ -62,19 +63,23 @@ impl Node {
         let recorders = Recorders(vec![sums.clone(), recorder]);
         let most = config.limits.max_exchanges as usize;
         let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(recorders), most));
+        dispatch.set_visitor_limit(config.limits.of_one_visitor());
         let upstream: Arc<dyn Upstream> = dispatch.clone();
+        let proxy_protocol = ProxyProtocol::default();
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for entry in &config.entries {
             let listener = bind(entry.listen, &format!("entry {}", entry.name)).await?;
             addresses.push(listener.local_addr().map_err(|e| StartError(e.to_string()))?);
             listeners.push(listener);
         }
-        let entries = setup.entries(&config, &upstream);
+        let entries = setup.entries(&config, &upstream, &proxy_protocol);
         let hub = Arc::new(hub(&config, &setup, &addresses, directory, dispatch)?);
         let (end, tunnel) = end(&config, &setup, &hub).await?;
-        let view = Arc::new(View { hub: hub.clone(), sums });
+        let view =
+            Arc::new(View { hub: hub.clone(), sums, proxy_protocol: proxy_protocol.clone() });
         let running = Running {
             hub,
+            proxy_protocol,
             entries: entries
                 .into_iter()
                 .map(|entry| Arc::new(ArcSwap::from_pointee(entry)))

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use strait_edge::Entry;
+use strait_edge::{Entry, ProxyProtocol};
 use strait_engine::Upstream;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -27,6 +27,7 @@ pub type SetLevel = Box<dyn Fn(&str) + Send + Sync>;
 /// The parts of a node that can be exchanged while it runs.
 pub(crate) struct Running {
     pub(crate) hub: Arc<Hub>,
+    pub(crate) proxy_protocol: ProxyProtocol,
     /// In the order of the configuration.
     pub(crate) entries: Vec<Arc<ArcSwap<Entry>>>,
     pub(crate) addresses: Vec<SocketAddr>,
@@ -133,9 +134,12 @@ impl Running {
         let hub = &self.hub;
         hub.terms.store(Arc::new(setup.terms(config, &self.addresses)));
         hub.dispatch.set_max_exchanges(config.limits.max_exchanges as usize);
+        hub.dispatch.set_visitor_limit(config.limits.of_one_visitor());
         hub.directory.replace(setup.locals(), config.timeouts.hold);
         let upstream: Arc<dyn Upstream> = hub.dispatch.clone();
-        for (current, entry) in self.entries.iter().zip(setup.entries(config, &upstream)) {
+        for (current, entry) in
+            self.entries.iter().zip(setup.entries(config, &upstream, &self.proxy_protocol))
+        {
             current.store(Arc::new(entry));
         }
         match (&self.end, &setup.tunnel) {

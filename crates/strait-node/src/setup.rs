@@ -2,12 +2,13 @@
 //! reads files and may fail; putting it to use cannot.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderValue;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use strait_edge::{Backend, Cors, Entry, tls};
+use strait_edge::{Backend, Cors, Entry, ProxyProtocol, TrustedProxies, tls};
 use strait_engine::{Local, Upstream};
 
 use crate::StartError;
@@ -30,6 +31,8 @@ pub(crate) struct Setup {
 
 struct Service {
     config: ServiceConfig,
+    /// What its file of authorities said.
+    roots: Option<Vec<u8>>,
     backend: Arc<Backend>,
 }
 
@@ -88,14 +91,22 @@ impl Setup {
         self.services.iter().map(local).collect()
     }
 
-    /// The entries, in the order of `config`.
-    pub(crate) fn entries(&self, config: &Config, upstream: &Arc<dyn Upstream>) -> Vec<Entry> {
+    /// The entries, in the order of `config`. What is wrong with headers of the PROXY protocol
+    /// is counted for all of them together.
+    pub(crate) fn entries(
+        &self,
+        config: &Config,
+        upstream: &Arc<dyn Upstream>,
+        proxy_protocol: &ProxyProtocol,
+    ) -> Vec<Entry> {
         let entry = |(entry, certificate): (&EntryConfig, &Option<Certificate>)| Entry {
             name: entry.name.as_str().into(),
             upstream: upstream.clone(),
             settings: self.edge.clone(),
             tls: certificate.as_ref().map(|certificate| certificate.tls.clone()),
             cors: Cors::new(entry.cors_origins.clone()),
+            trusted_proxies: TrustedProxies::new(entry.trusted_proxies.clone()),
+            proxy_protocol: entry.proxy_protocol.then(|| proxy_protocol.clone()),
         };
         config.entries.iter().zip(&self.certificates).map(entry).collect()
     }
@@ -154,25 +165,29 @@ fn service(
     edge: &Arc<strait_edge::Settings>,
     known: &[Service],
 ) -> Result<Service, StartError> {
+    let said = |error: String| StartError(format!("service {}: {error}", config.name));
+    let roots = extra_roots(config.ca.as_deref()).map_err(said)?;
     let same = |old: &&Service| {
-        old.config.backend == config.backend && old.config.host_override == config.host_override
+        let of = |config: &ServiceConfig| (config.backend.clone(), config.host_override.clone());
+        of(&old.config) == of(config) && old.roots == roots
     };
     let backend = match known.iter().find(same) {
         Some(old) => old.backend.clone(),
-        None => Arc::new(backend(config, edge)?),
+        None => Arc::new(backend(config, edge, roots.clone()).map_err(said)?),
     };
-    Ok(Service { config: config.clone(), backend })
+    Ok(Service { config: config.clone(), roots, backend })
 }
 
 fn backend(
     config: &ServiceConfig,
     edge: &Arc<strait_edge::Settings>,
-) -> Result<Backend, StartError> {
-    let said = |error: String| StartError(format!("service {}: {error}", config.name));
-    let backend = Backend::new(config.backend.clone(), edge.clone(), &tls::Trust::default())
-        .map_err(|error| said(error.to_string()))?;
+    extra_roots: Option<Vec<u8>>,
+) -> Result<Backend, String> {
+    let trust = tls::Trust { extra_roots, ..tls::Trust::default() };
+    let backend = Backend::new(config.backend.clone(), edge.clone(), &trust)
+        .map_err(|error| error.to_string())?;
     match &config.host_override {
-        Some(host) => backend.with_host(host).map_err(|error| said(error.to_string())),
+        Some(host) => backend.with_host(host).map_err(|error| error.to_string()),
         None => Ok(backend),
     }
 }
@@ -213,14 +228,18 @@ fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
 }
 
 fn client_tls(dial: &TunnelDial) -> Result<Arc<rustls::ClientConfig>, StartError> {
-    let extra_roots = match &dial.ca {
-        None => None,
-        Some(path) => Some(std::fs::read(path).map_err(|e| {
-            StartError(format!("the CA file {} cannot be read: {e}", path.display()))
-        })?),
-    };
+    let extra_roots = extra_roots(dial.ca.as_deref()).map_err(StartError)?;
     let trust = tls::Trust { extra_roots, pin: dial.pin, insecure: false };
     tls::client(&trust, tls::HTTP2).map_err(|e| StartError(e.to_string()))
+}
+
+/// The certificates of authorities in a file, if one is named.
+fn extra_roots(ca: Option<&Path>) -> Result<Option<Vec<u8>>, String> {
+    let read = |path: &Path| {
+        let said = |e| format!("the CA file {} cannot be read: {e}", path.display());
+        std::fs::read(path).map_err(said)
+    };
+    ca.map(read).transpose()
 }
 
 fn edge_settings(config: &Config) -> strait_edge::Settings {
@@ -244,6 +263,5 @@ fn edge_settings(config: &Config) -> strait_edge::Settings {
         max_control_frames: small(limits.max_control_frames),
         max_message: limits.max_message,
         max_idle_connections: limits.max_idle_connections as usize,
-        ..strait_edge::Settings::default()
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strait_edge::ProxyProtocol;
 use strait_engine::{Flight, Protocol, Record, Recorder, Refusals};
 use tokio::runtime::Handle;
 
@@ -37,6 +38,7 @@ impl Recorder for Sums {
 pub(crate) struct View {
     pub(crate) hub: Arc<Hub>,
     pub(crate) sums: Arc<Sums>,
+    pub(crate) proxy_protocol: ProxyProtocol,
 }
 
 impl Live for View {
@@ -71,6 +73,7 @@ impl Live for View {
                 reloads: sum(&hub.reloads),
                 reloads_refused: sum(&hub.reloads_refused),
                 violations: hub.violations(),
+                proxy_headers_refused: self.proxy_protocol.refused(),
                 budget_used: hub.budget.used() as u64,
                 budget: hub.budget.limit() as u64,
                 tasks: Handle::try_current()

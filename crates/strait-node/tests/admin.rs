@@ -49,6 +49,7 @@ impl Live for Node {
                 reloads: 5,
                 reloads_refused: 2,
                 violations: 9,
+                proxy_headers_refused: 6,
                 budget_used: 8192,
                 budget: 131_072,
                 tasks: 17,

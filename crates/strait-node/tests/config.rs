@@ -188,6 +188,27 @@ fn certificates_are_checked_before_anything_listens() {
 }
 
 #[test]
+fn authorities_of_a_service_are_checked_too() {
+    let folder = Folder::new("authorities");
+    let made = DevelopmentCertificate::make().unwrap();
+    folder.write("ca.pem", made.cert_pem());
+    folder.write("key.pem", made.key_pem());
+    let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    folder.write("nonsense.pem", nonsense);
+    let read = |ca: &str| {
+        let service = "[[services]]\nname = \"a\"\nbackend = \"https://a.example\"";
+        let text = format!("{OPEN}{service}\nca = \"{ca}\"\n");
+        let said =
+            read(&folder.write("f", text)).map(|loaded| loaded.config.services[0].ca.clone());
+        said.map_err(|said| said.replace(&format!("{}/", folder.0.display()), ""))
+    };
+    assert_eq!(read("ca.pem"), Ok(Some(folder.0.join("ca.pem"))));
+    assert_eq!(read("key.pem"), Err("f:6:6: `ca`: key.pem holds no PEM certificate".to_owned()));
+    let said = read("nonsense.pem").unwrap_err();
+    assert!(said.starts_with("f:6:6: `ca`: nonsense.pem: invalid peer certificate"), "{said}");
+}
+
+#[test]
 fn an_expired_certificate_is_a_warning() {
     let folder = Folder::new("expired");
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -200,6 +221,25 @@ fn an_expired_certificate_is_a_warning() {
     let warnings = read(&path).unwrap().warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("f:3:8: certificate ") && warnings[0].contains("has expired"));
+}
+
+#[test]
+fn to_trust_everybody_as_a_proxy_is_a_warning() {
+    let folder = Folder::new("proxies");
+    for (keys, warned) in [
+        ("trusted_proxies = [\"10.0.0.0/8\", \"fd00::1\", \"::ffff:10.0.0.1\"]", 0),
+        ("trusted_proxies = \"127.0.0.1\"", 0),
+        ("trusted_proxies = [\"10.0.0.0/8\", \"0.0.0.0/0\"]", 1),
+        ("trusted_proxies = \"::/0\"", 1),
+        ("proxy_protocol = true", 1),
+        ("proxy_protocol = true\ntrusted_proxies = \"127.0.0.1\"", 0),
+        ("proxy_protocol = false", 0),
+    ] {
+        let text = format!("{OPEN}[[entries]]\nlisten = 80\n{keys}\n");
+        let warnings = read(&folder.write("f", text)).unwrap().warnings;
+        assert_eq!(warnings.len(), warned, "{keys}: {warnings:?}");
+        assert!(warnings.iter().all(|line| line.contains("f:5:")), "{warnings:?}");
+    }
 }
 
 #[cfg(unix)]
@@ -249,7 +289,11 @@ fn the_example_file_is_valid_and_shows_the_defaults() {
     assert_eq!(config.log, LogConfig::default());
     assert_eq!((config.entries.len(), config.services.len()), (2, 2));
     assert_eq!(config.entries[0].cors_origins, ["https://app.example.org"]);
+    let proxies: Vec<String> =
+        config.entries[0].trusted_proxies.iter().map(|network| network.to_string()).collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);
     assert!(config.entries[1].cors_origins.is_empty());
+    assert!(config.entries[1].trusted_proxies.is_empty());
     let Role::Server(tunnel) = &config.role else { panic!("not a server") };
     let rule = &tunnel.tokens[0];
     assert!(rule.allows("web") && rule.allows("api-1") && !rule.allows("other"));

@@ -105,6 +105,10 @@ fn limits_without_a_key_are_those_of_the_code() {
         ("control messages that wait on a tunnel", mux.max_control.to_string()),
         ("one message on a tunnel", format!("{} MiB", strait_wire::codec::MAX_MESSAGE >> 20)),
         ("fields in a head on a tunnel", strait_wire::codec::MAX_FIELDS.to_string()),
+        ("a header of the PROXY protocol", {
+            use strait_edge::{LONGEST_HEADER, LONGEST_TEXT};
+            format!("{LONGEST_HEADER} bytes; one of version 1: {LONGEST_TEXT}")
+        }),
         ("a token", format!("{} KiB", strait_node::secrets::LONGEST_TOKEN >> 10)),
         ("the answer to a wrong token waits", {
             use strait_node::secrets::{FIRST_REFUSAL, LONGEST_REFUSAL};

@@ -5,7 +5,7 @@ import re
 
 from case import case
 from curl import curl
-from process import OUT, certificate, free_port, run, until
+from process import OUT, Process, certificate, free_port, run, until, up
 from strait import BIN, TOKEN, Pair, Service
 
 PIN = re.compile(r"sha256:[A-Za-z0-9+/=_:-]{32,}")
@@ -113,3 +113,44 @@ async def entry(t):
         assert ran.text == "hello\n" and ran.errors == version, (ran.text, ran.errors)
         ran = (await run("curl", "-sS", "--max-time", "10", flag, *flags, f"{url}/seen-head")).ok()
         assert '["x-forwarded-proto", "https"]' in ran.text.lower(), ran.text
+
+
+async def signed(name: str, host: str):
+    """A certificate for a host and its key, and the private authority that signed it (PEM)."""
+    folder = OUT / f"authority-{name}"
+    folder.mkdir(exist_ok=True)
+    ca, ca_key, cert, key = (folder / file for file in ("ca.pem", "ca-key.pem", "cert.pem", "key.pem"))
+    new = ("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-x509", "-days", "30")
+    (await run(*new, "-keyout", ca_key, "-out", ca, "-subj", f"/CN={name}", "-addext", "keyUsage=keyCertSign")).ok()
+    (await run(*new, "-keyout", key, "-out", cert, "-subj", f"/CN={host}", "-CA", ca, "-CAkey", ca_key,
+               "-addext", f"subjectAltName=DNS:{host}", "-addext", "basicConstraints=critical,CA:FALSE")).ok()
+    return ca, cert, key
+
+
+@case("a service whose certificate is signed by a private authority: believed by `ca` only", ("once",), seconds=40)
+async def private(t):
+    ca, cert, key = await signed("private", "localhost")
+    other, _, _ = await signed("other", "localhost")
+    port = free_port()
+    front = await Process.start(
+        "private-nghttpx", "nghttpx", "--conf=/dev/null", f"--frontend=127.0.0.1,{port}",
+        f"--backend=127.0.0.1,{t.backends.http}", "--workers=1", "--single-process", "--no-via", key, cert,
+    )
+    t.own.append(front)
+    await up(front, port)
+    settings = ""
+    for name, host, authority in (("good", "localhost", ca), ("none", "localhost", None), ("other", "localhost", other),
+                                  ("name", "127.0.0.1", ca)):
+        settings += f'[[services]]\nname = "{name}"\nhosts = ["{name}.test"]\nbackend = "https://{host}:{port}"\n'
+        settings += f'ca = "{authority}"\n' if authority else ""
+    pair = await t.pair("private", client_settings=settings)
+    await pair.up()
+    url = f"http://127.0.0.1:{pair.entry['server']}/hello"
+    assert (await curl(url, "-H", "Host: good.test")).is_ok().body == b"hello\n"
+    for name in ("none", "other", "name"):
+        got = (await curl(url, "-H", f"Host: {name}.test")).is_ok(502)
+        assert got.one("x-strait-error") == b"backend_refused" and b"localhost" not in got.body, got.body
+    lines = await until("four lines", lambda: (all := pair.lines("client"))[3:] and all, 5)
+    told = {line["route"]: line["detail"] or "" for line in lines}
+    assert told["good"] == "" and "its names" in told["name"], told
+    assert "name that in `ca`" in told["none"] and "name that in `ca`" in told["other"], told

@@ -10,6 +10,7 @@ mod hostile;
 mod http;
 mod life;
 mod limits;
+mod proxies;
 mod secure;
 mod upstream;
 mod websocket;

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use http_body_util::BodyExt;
 use strait_edge::tls::{self, Pin, Trust};
-use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, serve};
+use strait_edge::{Backend, BackendAddress, Entry, Settings};
 use strait_engine::Upstream;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use crate::world::{Door, Service, Visitor, dispatch, door_to, full, http_service, soon, task};
+use crate::world::{
+    Door, Service, Visitor, dispatch, door_to, entry, full, http_service, open, soon, task,
+};
 
 /// A TLS entry in front of the service, and its certificate.
 async fn secure_door(service: &Service) -> (Door, String) {
@@ -25,18 +24,8 @@ async fn secure_door_to(upstream: Arc<dyn Upstream>) -> (Door, String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let tls = tls::server(certificate.as_bytes(), key.as_bytes(), tls::BOTH).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let entry = Entry {
-        name: "tls".into(),
-        upstream,
-        settings: Arc::default(),
-        tls: Some(tls),
-        cors: Cors::default(),
-    };
-    let drain = CancellationToken::new();
-    let served = task(serve(listener, Arc::new(ArcSwap::from_pointee(entry)), drain.clone()));
-    (Door { address, drain, served }, certificate)
+    let entry = Entry { tls: Some(tls), ..entry(upstream, Settings::default()) };
+    (open(entry).await, certificate)
 }
 
 async fn status_with(address: std::net::SocketAddr, trust: &Trust) -> (u16, String) {

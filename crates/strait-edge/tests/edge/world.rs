@@ -15,7 +15,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use strait_edge::{Backend, BackendAddress, Cors, Entry, Settings, serve, tls::Trust};
+use strait_edge::{
+    Backend, BackendAddress, Cors, Entry, Settings, TrustedProxies, serve, tls::Trust,
+};
 use strait_engine::{Directory, Dispatch, Local, Protocol, Record, Recorder, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -153,20 +155,31 @@ pub struct Door {
 /// The origin of a page that may call by gRPC-Web.
 pub const PAGE: &str = "https://page.example";
 
-/// An entry to any upstream.
-pub async fn door_to(upstream: Arc<dyn Upstream>, settings: Settings) -> Door {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let entry = Entry {
+/// An entry to any upstream, in clear text.
+pub fn entry(upstream: Arc<dyn Upstream>, settings: Settings) -> Entry {
+    Entry {
         name: "test".into(),
         upstream,
         settings: Arc::new(settings),
         tls: None,
         cors: Cors::new(vec![PAGE.to_owned()]),
-    };
+        trusted_proxies: TrustedProxies::default(),
+        proxy_protocol: None,
+    }
+}
+
+/// Serves an entry at a free port.
+pub async fn open(entry: Entry) -> Door {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
     let drain = CancellationToken::new();
     let served = task(serve(listener, Arc::new(ArcSwap::from_pointee(entry)), drain.clone()));
     Door { address, drain, served }
+}
+
+/// An entry to any upstream.
+pub async fn door_to(upstream: Arc<dyn Upstream>, settings: Settings) -> Door {
+    open(entry(upstream, settings)).await
 }
 
 pub fn backend(address: &str, settings: Settings) -> Backend {

@@ -91,6 +91,40 @@ async fn more_exchanges_than_allowed_are_refused_and_there_is_room_again() {
 }
 
 #[tokio::test]
+async fn a_visitor_has_his_share_until_his_exchanges_end() {
+    let (dispatch, kept) = dispatch(10);
+    dispatch.set_visitor_limit(Some(1));
+    let of = |visitor: &str, path| {
+        let mut exchange = request(path, Box::new(EmptyBody));
+        exchange.context.caller.address = Some(visitor.parse().unwrap());
+        exchange
+    };
+    let open = soon(dispatch.carry(of("192.0.2.1:1", "/silence"))).await;
+    assert_eq!(fails(&dispatch, of("192.0.2.1:2", "/silence")).await, Reason::ClientLimit);
+    assert_eq!(kept.last(), (Some(429), Some(Reason::ClientLimit)));
+    let other = soon(dispatch.carry(of("192.0.2.2:1", "/silence"))).await;
+    assert!(other.is_ok());
+    drop(other);
+    kept.last();
+    // What comes from a peer is nobody's share here.
+    for _ in 0..2 {
+        let peers = soon(dispatch.carry(request("/silence", Box::new(EmptyBody)))).await;
+        assert!(peers.is_ok());
+        drop(peers);
+        kept.last();
+    }
+    drop(open);
+    kept.last();
+    // Nor is what ends at once, what fails, and what its visitor leaves.
+    for path in ["/silence", "/never", "/silence"] {
+        let short = Duration::from_millis(20);
+        drop(tokio::time::timeout(short, dispatch.carry(of("192.0.2.1:3", path))).await);
+        let (status, reason) = kept.last();
+        assert_eq!(reason, Some(Reason::Cancelled), "{path}: {status:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_passed_too_many_tunnels_is_a_loop() {
     let (dispatch, kept) = dispatch(10);
     let with = |hops| {

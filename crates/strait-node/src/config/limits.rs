@@ -47,7 +47,7 @@ impl Unit for Count {
     }
 
     fn show(value: u64) -> String {
-        value.to_string()
+        if value == NONE { "none".to_owned() } else { value.to_string() }
     }
 }
 
@@ -98,13 +98,16 @@ macro_rules! limits {
     };
 }
 
-// `initial_window` and `max_window`: all of a window can lie in this node's memory when one
+// `max_exchanges_per_visitor`: nobody can say how many share the address of a proxy or of an
+// office. `initial_window` and `max_window`: all of a window can lie in this node's memory when one
 // visitor stops reading. `max_requests`: 10,000 idle WebSockets shall fit one tunnel.
 limits! {
     threads: Count = half_of_the_cores(), 1, 1024;
         "Threads that carry requests" => "requests take turns";
     max_exchanges: Count = 100_000, 1, 10_000_000;
         "Requests under way on the node" => "`overloaded`";
+    max_exchanges_per_visitor: Count = NONE, 1, 10_000_000;
+        "Requests under way of one visitor of an entry, by address; a network of 64 bits of IPv6 is one" => "`client_limit`";
     max_requests: Count = 16_384, 1, 1_000_000;
         "Requests of the other side, open at once on one tunnel" => "`overloaded`, after another tunnel was tried";
     session_budget: Size = 64 * MIB, MIB, 64 * GIB;
@@ -129,6 +132,14 @@ limits! {
         "One gRPC message or WebSocket message" => "`message_too_large`";
     max_idle_connections: Count = 256, 0, 100_000;
         "Unused HTTP/1 connections kept to one backend" => "the connection is closed";
+}
+
+impl Limits {
+    /// `max_exchanges_per_visitor`, when there is such a limit.
+    pub(crate) fn of_one_visitor(&self) -> Option<usize> {
+        let most = self.max_exchanges_per_visitor;
+        usize::try_from(most).ok().filter(|_| most != NONE)
+    }
 }
 
 /// A tunnel is one connection, so its requests have one thread's work anyway; handing them
@@ -187,7 +198,7 @@ macro_rules! times {
 // for a client that is reconnecting.
 times! {
     first_byte = 10 * SECOND, 10, HOUR;
-        "From a visitor's connection to its first byte" => "the connection is closed";
+        "From a visitor's connection to its first byte; to the end of its PROXY header, where it begins with one" => "the connection is closed";
     headers = 10 * SECOND, 10, HOUR;
         "From the first byte of a request's head to its last; a visitor's TLS handshake" => "the connection is closed";
     body_idle = 30 * SECOND, 10, HOUR;

@@ -179,7 +179,7 @@ fn build(
     let (server, client) = (root.table("server"), root.table("client"));
     let role = kind(doc, server.as_ref(), client.as_ref(), over);
     let entries = routes::entries(doc, &root, folder, role.unwrap_or(RoleKind::Server), over);
-    let services = routes::services(doc, &root, over);
+    let services = routes::services(doc, &root, folder, over);
     let admin = admin(&root, role.unwrap_or(RoleKind::Server), over);
     let log = log(&root, over);
     let (limits, timeouts) = (limits(&root), timeouts(&root));

@@ -20,6 +20,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use strait_wire::Protocol;
 
 use crate::secrets::{DevelopmentCertificate, Pin, Token, TokenDigest};
@@ -35,8 +36,8 @@ pub use routes::parse_host_header;
 pub use suggest::nearest;
 pub use tls::Identity;
 pub use value::{
-    parse_digest, parse_duration, parse_host_pattern, parse_level, parse_name, parse_origin,
-    parse_path_prefix, parse_pin, parse_size,
+    parse_digest, parse_duration, parse_host_pattern, parse_level, parse_name, parse_network,
+    parse_origin, parse_path_prefix, parse_pin, parse_size,
 };
 
 /// Everything a node needs to know. Both roles have entries and services: a service is what
@@ -146,12 +147,23 @@ pub struct EntryConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Origins whose pages may call by gRPC-Web; `*` is any.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed about the visitors that they pass on.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 impl EntryConfig {
     /// An entry in clear text.
     pub fn new(name: impl Into<String>, listen: SocketAddr) -> EntryConfig {
-        EntryConfig { name: name.into(), listen, tls: None, cors_origins: Vec::new() }
+        EntryConfig {
+            name: name.into(),
+            listen,
+            tls: None,
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+        }
     }
 }
 
@@ -170,6 +182,8 @@ pub struct ServiceConfig {
     pub path_prefix: String,
     /// The Host that the backend sees; `None`: the visitor's.
     pub host_override: Option<String>,
+    /// Certificates to trust beside those of the system (PEM), for a backend of `https`.
+    pub ca: Option<PathBuf>,
 }
 
 impl ServiceConfig {
@@ -182,6 +196,7 @@ impl ServiceConfig {
             hosts: Vec::new(),
             path_prefix: "/".to_owned(),
             host_override: None,
+            ca: None,
         }
     }
 

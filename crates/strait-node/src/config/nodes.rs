@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Given, Table};
+use super::tls::check_ca;
 use super::value::parse_name_pattern;
 use super::{
     Identity, Listen, Overrides, ServerUrl, ServiceConfig, TokenRule, TunnelDial, TunnelListen,
@@ -268,18 +269,6 @@ pub(super) fn client(
         ca,
         pin,
     })
-}
-
-fn check_ca(path: &Path) -> Result<(), String> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("`ca`: cannot read {shown}: {error}"))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(()),
-        Ok(_) => Err(format!("`ca`: {shown} holds no PEM certificate")),
-        Err(error) => Err(format!("`ca`: {shown}: {error}")),
-    }
 }
 
 /// Two listeners on one address cannot be.

@@ -3,13 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use ipnet::IpNet;
 use strait_wire::Protocol;
 
-use super::document::{Document, Table};
-use super::nodes::{certificate, check_certificate, same_port};
+use super::document::{Document, Given, Table};
+use super::nodes::{certificate, check_certificate, path_of, same_port};
+use super::tls::check_ca;
 use super::{
     EntryConfig, Listen, Overrides, RoleKind, Scheme, ServiceConfig, defaults, nearest,
-    parse_backend, parse_host_pattern, parse_name, parse_origin, parse_path_prefix,
+    parse_backend, parse_host_pattern, parse_name, parse_network, parse_origin, parse_path_prefix,
 };
 
 /// Reads `[[entries]]` and lays the flags over them.
@@ -31,8 +33,9 @@ pub(super) fn entries(
         let name = table.parsed("name", parse_name);
         let listen = table.parsed_or_number("listen", "an address", |text| rules.parse(text));
         let tls = certificate(&table, folder);
-        let origins = table.list("cors_origins", parse_origin).unwrap_or_default();
-        let cors_origins = origins.into_iter().map(|given| given.value).collect();
+        let cors_origins = values(table.list("cors_origins", parse_origin));
+        let trusted_proxies = trusted_proxies(&table);
+        let proxy_protocol = proxy_protocol(&table, &trusted_proxies);
         if listen.is_none() && !table.has("listen") {
             table.missing("listen", "write listen = \"127.0.0.1:8080\"");
         }
@@ -46,7 +49,15 @@ pub(super) fn entries(
             let message = format!("`listen`: {} is taken by entry `{}`", listen.value, other.name);
             doc.problem(listen.at, message);
         }
-        entries.push(EntryConfig { name, listen: listen.value, tls, cors_origins });
+        let listen = listen.value;
+        entries.push(EntryConfig {
+            name,
+            listen,
+            tls,
+            cors_origins,
+            trusted_proxies,
+            proxy_protocol,
+        });
     }
     if none_given {
         entries = defaults::entries(role);
@@ -64,6 +75,30 @@ pub(super) fn entries(
     entries
 }
 
+/// The values of a list that may be missing.
+fn values<T>(list: Option<Vec<Given<T>>>) -> Vec<T> {
+    list.unwrap_or_default().into_iter().map(|given| given.value).collect()
+}
+
+fn trusted_proxies(table: &Table<'_, '_>) -> Vec<IpNet> {
+    let networks = table.list("trusted_proxies", parse_network).unwrap_or_default();
+    for network in networks.iter().filter(|network| network.value.prefix_len() == 0) {
+        let message = "`trusted_proxies` names every address: a visitor may claim to be anybody";
+        table.doc.warn(Some(network.at), message);
+    }
+    values(Some(networks))
+}
+
+fn proxy_protocol(table: &Table<'_, '_>, trusted: &[IpNet]) -> bool {
+    let Some(on) = table.boolean("proxy_protocol").filter(|flag| flag.value) else { return false };
+    if trusted.is_empty() {
+        let message = "`proxy_protocol` without `trusted_proxies`: whoever reaches this entry may \
+                       claim any address";
+        table.doc.warn(Some(on.at), message);
+    }
+    true
+}
+
 fn entry_name(index: usize) -> String {
     if index == 0 { "web".to_owned() } else { format!("web-{}", index + 1) }
 }
@@ -72,11 +107,12 @@ fn entry_name(index: usize) -> String {
 pub(super) fn services(
     doc: &Document<'_>,
     root: &Table<'_, '_>,
+    folder: &Path,
     over: &Overrides,
 ) -> Vec<ServiceConfig> {
     let mut services: Vec<(Option<usize>, ServiceConfig)> = Vec::new();
     for table in root.tables("services").unwrap_or_default() {
-        if let Some(service) = service(&table) {
+        if let Some(service) = service(&table, folder) {
             services.push((Some(table.at), service));
         }
     }
@@ -87,32 +123,42 @@ pub(super) fn services(
     services.into_iter().map(|(_, service)| service).collect()
 }
 
-fn service(table: &Table<'_, '_>) -> Option<ServiceConfig> {
+fn service(table: &Table<'_, '_>, folder: &Path) -> Option<ServiceConfig> {
     let name = table.parsed("name", parse_name);
-    let protocols: Option<Vec<Protocol>> = table
-        .list("protocols", parse_protocol)
-        .map(|list| list.into_iter().map(|given| given.value).collect());
-    let protocols = protocols.unwrap_or_default();
+    let protocols = values(table.list("protocols", parse_protocol));
     // A bare port of a gRPC-only service can only mean HTTP/2.
     let scheme = if protocols == [Protocol::Grpc] { Scheme::H2c } else { Scheme::Http };
     let allowed = "a port or an address";
     let backend = table.parsed_or_number("backend", allowed, |text| parse_backend(text, scheme));
-    let hosts = table.list("hosts", parse_host_pattern).unwrap_or_default();
+    let hosts = values(table.list("hosts", parse_host_pattern));
     let path = table.parsed("path", parse_path_prefix);
     let host_override = table.parsed("host_header", parse_host_header);
+    let ca = table.parsed("ca", |text| path_of(folder, text));
+    if let Some(ca) = &ca {
+        table.doc.check(ca.at, check_ca(&ca.value));
+    }
     if name.is_none() && !table.has("name") {
         table.missing("name", "write name = \"web\"");
     }
     if backend.is_none() && !table.has("backend") {
         table.missing("backend", "write backend = \"http://127.0.0.1:3000\"");
     }
+    let backend = backend?.value;
+    if let Some(ca) = &ca
+        && backend.scheme != Scheme::Https
+    {
+        table
+            .doc
+            .problem(ca.at, "`ca` needs a backend of https://: nothing else has a certificate");
+    }
     Some(ServiceConfig {
         name: name?.value,
-        backend: backend?.value,
+        backend,
         protocols,
-        hosts: hosts.into_iter().map(|given| given.value).collect(),
+        hosts,
         path_prefix: path.map_or_else(|| "/".to_owned(), |given| given.value),
         host_override: host_override.map(|given| given.value),
+        ca: ca.map(|given| given.value),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -106,6 +107,24 @@ impl Identity {
         let (cert, key) = (made.cert_pem().as_bytes(), made.key_pem().as_bytes());
         Identity::from_pem(cert, key, "of development", "of development")
     }
+}
+
+/// Whether a file holds certificates of authorities (PEM), each fit to be one.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_ca(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let pem = read(path).map_err(|said| format!("`ca`: {said}"))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("`ca`: {shown}: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("`ca`: {shown}: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("`ca`: {shown} holds no PEM certificate"));
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

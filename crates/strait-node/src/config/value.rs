@@ -1,6 +1,9 @@
 //! Small values and what is allowed in them. Every error says what is allowed.
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::secrets::{Pin, TokenDigest};
 
@@ -136,6 +139,29 @@ pub fn parse_origin(text: &str) -> Result<String, String> {
             clip(text)
         )),
     }
+}
+
+/// An address, or a network in CIDR form (RFC 4632 3.1): `10.0.0.0/8`, `fd00::/8`.
+///
+/// # Errors
+/// What is allowed.
+pub fn parse_network(text: &str) -> Result<IpNet, String> {
+    let alone = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+    let Ok(network) = alone.or_else(|_| text.parse::<IpNet>()) else {
+        return Err(format!(
+            "{:?} is not an address or a network; write it like \"10.0.0.5\", \"10.0.0.0/8\" or \
+             \"fd00::/8\"",
+            clip(text)
+        ));
+    };
+    if network.addr().is_ipv6() && network.addr().to_canonical().is_ipv4() {
+        return Err(format!("{text:?} is a network of IPv4: write it like \"10.0.0.0/8\""));
+    }
+    if network != network.trunc() {
+        let meant = network.trunc();
+        return Err(format!("{text:?} is an address in a network; did you mean \"{meant}\"?"));
+    }
+    Ok(network)
 }
 
 /// A path prefix: it begins with a slash and has no query.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -163,7 +164,7 @@ pub fn json(time: SystemTime, record: &Record) -> String {
         route: &record.flight.route,
         via,
         door,
-        caller: record.flight.caller.address.map(|address| address.to_string()),
+        caller: record.flight.caller.address.map(visitor),
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         messages_in: record.messages_in,
@@ -185,9 +186,17 @@ pub fn json(time: SystemTime, record: &Record) -> String {
 /// `203.0.113.7:51234` through an entry, `session:NAME` through a tunnel.
 fn from(record: &Record) -> String {
     match (&record.flight.caller.origin, record.flight.caller.address) {
-        (Origin::Entry(_), Some(address)) => address.to_string(),
+        (Origin::Entry(_), Some(address)) => visitor(address),
         (Origin::Entry(name), None) => format!("entry:{}", escaped(name)),
         (Origin::Session(peer), _) => format!("session:{}", escaped(peer)),
+    }
+}
+
+/// A visitor's address, without the port where it is not known.
+fn visitor(address: SocketAddr) -> String {
+    match address.port() {
+        0 => address.ip().to_string(),
+        _ => address.to_string(),
     }
 }
 
@@ -310,6 +319,21 @@ mod tests {
              1.2KiB GET app.example/users route=app from=203.0.113.7:51234 http=2 end=complete \
              id=0190163d-8694-739b-aea5-966c26f8ad90 trace=4bf92f3577b34da6a3ce929d0e0e4736\n"
         );
+    }
+
+    #[test]
+    fn a_port_that_nobody_said_is_not_shown() {
+        for (address, shown) in
+            [("203.0.113.7:0", "203.0.113.7"), ("[2001:db8::1]:0", "2001:db8::1")]
+        {
+            let mut flight = flight();
+            flight.caller.address = Some(address.parse().unwrap());
+            let record = record(flight);
+            let line = text(moment(), &record);
+            assert!(line.contains(&format!(" from={shown} ")), "{line}");
+            let line = json(moment(), &record);
+            assert!(line.contains(&format!("\"caller\":\"{shown}\"")), "{line}");
+        }
     }
 
     #[test]

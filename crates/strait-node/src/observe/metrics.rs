@@ -293,7 +293,10 @@ fn node(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     let help = "Reloads refused for a mistake: the configuration stayed as it was";
     counter(encoder, "reloads_refused", help, totals.reloads_refused)?;
     let help = "Violations of the tunnel's protocol by peers, connected or not";
-    counter(encoder, "violations", help, totals.violations)
+    counter(encoder, "violations", help, totals.violations)?;
+    let help =
+        "Connections closed for a PROXY header that was missing, malformed, late or not allowed";
+    counter(encoder, "proxy_headers_refused", help, totals.proxy_headers_refused)
 }
 
 /// A number of a session: its name, its help, how it is read, and by what it is divided to

@@ -174,6 +174,9 @@ pub struct Totals {
     pub reloads_refused: u64,
     /// Violations of the tunnel's protocol by peers, connected or not.
     pub violations: u64,
+    /// Connections to entries that were closed for their PROXY protocol header: missing,
+    /// malformed, late or not allowed.
+    pub proxy_headers_refused: u64,
     /// Bytes of the process's budget in use.
     pub budget_used: u64,
     /// The process's budget in bytes.

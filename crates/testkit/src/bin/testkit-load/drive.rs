@@ -44,7 +44,8 @@ impl Drive {
     pub(crate) fn parse(words: &[String]) -> Result<Drive, Failure> {
         let [kind, to, flags @ ..] = words else { return Err(crate::HELP.into()) };
         let (kind, to) = (kind.clone(), to.clone());
-        let mut drive = Drive { kind, to, streams: 64, connections: 1, seconds: 3.0, count: u64::MAX };
+        let mut drive =
+            Drive { kind, to, streams: 64, connections: 1, seconds: 3.0, count: u64::MAX };
         for pair in flags.chunks(2) {
             let [flag, value] = pair else { return Err(crate::HELP.into()) };
             match flag.as_str() {

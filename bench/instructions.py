@@ -45,9 +45,9 @@ class Scenario:
 
 MUX = Scenario("exchange without a transport", "", 0, 100, 1100, 0.01)
 SCENARIOS = {
-    "get": Scenario("small HTTP request, one at a time", "get", 1, 100, 600, 0.03),
+    "get": Scenario("small HTTP request, one at a time", "get", 1, 100, 600, 0.05),
     "get-32": Scenario("small HTTP request, 32 at once", "get", 32, 640, 3840, 0.03),
-    "unary": Scenario("gRPC call, one at a time", "unary", 1, 100, 600, 0.03),
+    "unary": Scenario("gRPC call, one at a time", "unary", 1, 100, 600, 0.08),
     "echo": Scenario("WebSocket message to and fro", "echo", 1, 200, 1200, 0.08),
     "down": Scenario("MiB of a download", "down", 1, 8, 40, 0.15),
 }

@@ -67,7 +67,7 @@ fn opening() -> Opening {
         deadline: None,
         hops: 0,
         urgency: 3,
-        service: String::new(),
+        service: Arc::default(),
         answer_credit: 1 << 16,
         awaits_continue: false,
         head: Arc::new(head),

@@ -192,7 +192,7 @@ async def _is(name: str, answer, visitor: str) -> None:
 
 @case("what is no header of the PROXY protocol is closed and counted", ENTRIES, seconds=40)
 async def refused(t):
-    it, port = await pair(t, "refused", QUICK, proxy_protocol=True, trusted_proxies=["127.0.0.1"])
+    it, port = await pair(t, "no-header", QUICK, proxy_protocol=True, trusted_proxies=["127.0.0.1"])
     side, count = NEAR[t.mode], 0
 
     async def tried(what: str, *pieces: bytes, shut: bool = False, source: str = "") -> None:

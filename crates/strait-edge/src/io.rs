@@ -194,8 +194,8 @@ impl Conn {
         let reads = std::mem::take(&mut self.reads);
         // On HTTP/2 the library always reads.
         let watched = self.activity.as_ref().filter(|a| !reads && self.is_http1() && a.is_busy());
-        let Some(activity) = watched.cloned() else { return Ok(()) };
-        if activity.awaits_continue() && (self.half_close.is_some() || self.is_shut(cx)?) {
+        let Some(awaits) = watched.map(|a| a.awaits_continue()) else { return Ok(()) };
+        if awaits && (self.half_close.is_some() || self.is_shut(cx)?) {
             return match self.poll_half_close(cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => Ok(()),

@@ -168,8 +168,9 @@ fn service(
     let said = |error: String| StartError(format!("service {}: {error}", config.name));
     let roots = extra_roots(config.ca.as_deref()).map_err(said)?;
     let same = |old: &&Service| {
-        let of = |config: &ServiceConfig| (config.backend.clone(), config.host_override.clone());
-        of(&old.config) == of(config) && old.roots == roots
+        old.config.backend == config.backend
+            && old.config.host_override == config.host_override
+            && old.roots == roots
     };
     let backend = match known.iter().find(same) {
         Some(old) => old.backend.clone(),

@@ -46,6 +46,18 @@ proptest! {
     }
 
     #[test]
+    fn a_payload_apart_belongs_where_it_was_left_out(frame in frame(), from in 0usize..64) {
+        let mut bytes = bytes::BytesMut::from(&b"earlier"[..]);
+        if let Some(apart) = codec::encode_apart(frame.clone(), from, &mut bytes) {
+            prop_assert!(apart.payload.len() >= from);
+            let after = bytes.split_off(apart.at);
+            bytes.extend_from_slice(&apart.payload);
+            bytes.unsplit(after);
+        }
+        prop_assert_eq!(&bytes[7..], &encode(frame)[..]);
+    }
+
+    #[test]
     fn bytes_of_any_kind_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = codec::decode(Bytes::from(bytes));
     }

@@ -1,12 +1,10 @@
 //! The listening end of a tunnel's transport.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -14,17 +12,14 @@ use hyper::body::Incoming as HttpBody;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use strait_engine::Session;
-use strait_wire::codec::MAX_MESSAGE;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
-use super::{FRAME, FrameCodec, OutgoingAnswer, PATH, Received, SEND_BUFFER, Shared, WINDOW, tune};
+use super::{CONTENT_TYPE, FRAME, Outgoing, PATH, Received, SEND_BUFFER, Shared, WINDOW, tune};
 
 /// A connection must have become a tunnel within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -122,9 +117,9 @@ async fn call(
     gate: Arc<dyn Gate>,
     address: SocketAddr,
     admitted: Arc<AtomicBool>,
-) -> Response<Body> {
+) -> Response<Outgoing> {
     if request.uri().path() != PATH {
-        let mut response = Response::new(Body::empty());
+        let mut response = Response::new(Outgoing::default());
         *response.status_mut() = StatusCode::NOT_FOUND;
         response.headers_mut().insert(
             header::WARNING,
@@ -134,50 +129,17 @@ async fn call(
         );
         return response;
     }
-    let credential = request.headers().get(header::AUTHORIZATION).cloned();
-    let accept = Accept { gate, credential, address, admitted };
-    tonic::server::Grpc::new(FrameCodec)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .streaming(accept, request)
-        .await
-}
-
-/// The handler of one call.
-struct Accept {
-    gate: Arc<dyn Gate>,
-    credential: Option<HeaderValue>,
-    address: SocketAddr,
-    /// Noted for the connection.
-    admitted: Arc<AtomicBool>,
-}
-
-type Accepted =
-    Pin<Box<dyn Future<Output = Result<tonic::Response<OutgoingAnswer>, Status>> + Send>>;
-
-impl Service<tonic::Request<Streaming<strait_wire::Frame>>> for Accept {
-    type Response = tonic::Response<OutgoingAnswer>;
-    type Error = Status;
-    type Future = Accepted;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: tonic::Request<Streaming<strait_wire::Frame>>) -> Accepted {
-        let (gate, address) = (Arc::clone(&self.gate), self.address);
-        let admitted = Arc::clone(&self.admitted);
-        let credential = self.credential.take();
-        Box::pin(async move {
-            let session = match gate.admit(credential.as_ref(), address) {
-                Ok(session) => session,
-                Err(Refused { status, pause }) => {
-                    sleep(pause).await;
-                    return Err(status);
-                }
-            };
+    match gate.admit(request.headers().get(header::AUTHORIZATION), address) {
+        Ok(session) => {
             admitted.store(true, Ordering::Relaxed);
-            gate.attach(session.clone(), Received(request.into_inner()), address);
-            Ok(tonic::Response::new(OutgoingAnswer::new(session)))
-        })
+            gate.attach(session.clone(), Received::new(request.into_body()), address);
+            let mut response = Response::new(Outgoing::answer(session));
+            response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
+            response
+        }
+        Err(Refused { status, pause }) => {
+            sleep(pause).await;
+            status.into_http()
+        }
     }
 }

@@ -1,35 +1,27 @@
 //! The dialling end of a tunnel's transport.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming as HttpBody;
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use strait_engine::Session;
-use strait_wire::codec::MAX_MESSAGE;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::body::Body;
-use tonic::codegen::Service;
 use tonic::{Code, Status};
 
 use super::stranger::who_answers;
 use super::{
-    FRAME, FrameCodec, Outgoing, PATH, Received, SEND_BUFFER, Shared, WINDOW, describe, is_broken,
-    tune,
+    CONTENT_TYPE, FRAME, Outgoing, PATH, Received, SEND_BUFFER, Shared, WINDOW, deepest, told, tune,
 };
 use crate::config::ServerUrl;
 
@@ -137,7 +129,7 @@ impl Dialer {
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
             .handshake(TokioIo::new(Shared::new(io)));
-        let (sender, connection) = timeout(STEP, handshake)
+        let (mut sender, connection) = timeout(STEP, handshake)
             .await
             .map_err(|_| other(format!("{server}: no answer in HTTP/2: not a Strait server?")))?
             .map_err(|error| other(format!("{server}: {error}")))?;
@@ -146,42 +138,57 @@ impl Dialer {
                 tracing::debug!(%error, "the tunnel's connection ended");
             }
         });
-        let origin = Uri::builder()
+        let target = Uri::builder()
             .scheme(if server.tls { "https" } else { "http" })
             .authority(server.authority())
-            .path_and_query("/")
+            .path_and_query(PATH)
             .build()
             .map_err(|error| other(format!("{server}: {error}")))?;
-        let mut request = tonic::Request::new(Outgoing(session.clone()));
-        if let Some(credential) = self.credential.as_ref().and_then(|c| c.to_str().ok()) {
-            let value = credential
-                .parse()
-                .map_err(|_| other("the token has characters that headers cannot carry"))?;
-            request.metadata_mut().insert(header::AUTHORIZATION.as_str(), value);
+        let mut request = Request::post(target)
+            .header(header::TE, "trailers")
+            .header(header::CONTENT_TYPE, CONTENT_TYPE)
+            .body(Outgoing::request(session.clone()))
+            .map_err(|error| other(format!("{server}: {error}")))?;
+        if let Some(credential) = &self.credential {
+            request.headers_mut().insert(header::AUTHORIZATION, credential.clone());
         }
-        let mut grpc = tonic::client::Grpc::with_origin(Connection(sender), origin)
-            .max_decoding_message_size(MAX_MESSAGE);
-        let path = PathAndQuery::from_static(PATH);
-        match timeout(STEP, grpc.streaming(request, path, FrameCodec)).await {
-            Ok(Ok(response)) => Ok(Received(response.into_inner())),
-            Ok(Err(status)) if is_broken(&status) => Err(self.stranger(&status).await),
-            Ok(Err(status)) => Err(self.refusal(&status)),
+        match timeout(STEP, sender.send_request(request)).await {
+            Ok(Ok(response)) => self.answered(response),
+            Ok(Err(error)) => Err(self.stranger(&error).await),
             Err(_) => Err(other(format!("{server}: no answer to the call: not a Strait server?"))),
         }
     }
 
-    /// Whoever is there does not speak gRPC: asks him who he is.
-    async fn stranger(&self, status: &Status) -> DialError {
-        let authority = self.server.authority();
-        let mut words = answered(status);
-        if words.is_none() {
-            words = match self.connect().await {
-                Ok(Connected::Clear(stream)) => who_answers(stream, &authority).await,
-                Ok(Connected::Tls(stream)) => who_answers(*stream, &authority).await,
-                Err(_) => None,
-            };
+    /// The head of the answer to the call.
+    fn answered(&self, response: Response<HttpBody>) -> Result<Received, DialError> {
+        let headers = response.headers();
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let is_grpc = kind.is_some_and(|kind| kind.starts_with("application/grpc"));
+        match Status::from_header_map(headers) {
+            Some(status) if is_grpc && status.code() != Code::Ok => Err(self.refusal(&status)),
+            _ if is_grpc && response.status() == StatusCode::OK => {
+                Ok(Received::new(response.into_body()))
+            }
+            _ => {
+                let (status, kind) =
+                    (response.status().as_u16(), kind.unwrap_or("no content type"));
+                Err(self.no_tunnel(&format!("HTTP {status}, {kind}")))
+            }
         }
-        let words = words.unwrap_or_else(|| describe(status));
+    }
+
+    /// Whoever is there does not speak HTTP/2: asks him who he is.
+    async fn stranger(&self, error: &hyper::Error) -> DialError {
+        let authority = self.server.authority();
+        let words = match self.connect().await {
+            Ok(Connected::Clear(stream)) => who_answers(stream, &authority).await,
+            Ok(Connected::Tls(stream)) => who_answers(*stream, &authority).await,
+            Err(_) => None,
+        };
+        self.no_tunnel(&words.unwrap_or_else(|| deepest(error)))
+    }
+
+    fn no_tunnel(&self, words: &str) -> DialError {
         let hint = if self.server.tls { "" } else { "; or it expects https://" };
         other(format!("{}: not a Strait server ({words}){hint}", self.server))
     }
@@ -198,7 +205,7 @@ impl Dialer {
                 "{server}: gRPC is spoken there, but no Strait tunnels are taken; is it the tunnel's port? ({})",
                 status.message()
             )),
-            _ => other(format!("{server}: {}", describe(status))),
+            _ => other(format!("{server}: {}", told(status))),
         }
     }
 }
@@ -207,61 +214,4 @@ impl Dialer {
 enum Connected {
     Clear(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// What an HTTP/2 server answered that is no gRPC.
-fn answered(status: &Status) -> Option<String> {
-    let mut next = std::error::Error::source(status);
-    while let Some(error) = next {
-        if let Some(NotATunnel(words)) = error.downcast_ref() {
-            return Some(words.clone());
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// An HTTP/2 connection as the service that tonic calls.
-struct Connection(SendRequest<Body>);
-
-/// The server answered something that is not gRPC.
-#[derive(Debug)]
-struct NotATunnel(String);
-
-impl fmt::Display for NotATunnel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NotATunnel {}
-
-type Called = Pin<
-    Box<
-        dyn Future<Output = Result<Response<HttpBody>, Box<dyn std::error::Error + Send + Sync>>>
-            + Send,
-    >,
->;
-
-impl Service<Request<Body>> for Connection {
-    type Response = Response<HttpBody>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Called;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Called {
-        let response = self.0.send_request(request);
-        Box::pin(async move {
-            let response = response.await?;
-            let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-            if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
-                return Ok(response);
-            }
-            let status = response.status().as_u16();
-            Err(NotATunnel(format!("HTTP {status}, {}", kind.unwrap_or("no content type"))).into())
-        })
-    }
 }

@@ -8,24 +8,27 @@ pub(crate) mod accept;
 #[cfg(test)]
 mod delay;
 pub(crate) mod dial;
+mod outgoing;
+mod received;
 mod stranger;
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Buf;
+use http::HeaderValue;
 use socket2::SockRef;
-use strait_engine::{Fatal, Incoming, LinkError, Refusal, Session, Share, Turns};
-use strait_wire::{Frame, codec};
+use strait_engine::{Share, Turns};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::codegen::tokio_stream::Stream;
-use tonic::{Code, Status, Streaming};
+use tonic::Status;
+
+pub(crate) use outgoing::Outgoing;
+pub(crate) use received::Received;
 
 /// The one method of the service `strait.v1.Tunnel`.
 pub(crate) const PATH: &str = "/strait.v1.Tunnel/Proxy";
@@ -35,17 +38,21 @@ pub(crate) const PATH: &str = "/strait.v1.Tunnel/Proxy";
 /// many small frames wait unread.
 pub(crate) const WINDOW: u32 = 16 * 1024 * 1024;
 
-/// Largest HTTP/2 frame: one write each, so bulk wants it large.
-pub(crate) const FRAME: u32 = 64 * 1024;
+/// Largest HTTP/2 frame: one write each, so bulk wants it large. A full piece fits in with what
+/// is around it, so that it arrives in one block.
+pub(crate) const FRAME: u32 = 65 * 1024;
 
 /// Bytes that HTTP/2 may hold back for writing.
 pub(crate) const SEND_BUFFER: usize = 16 * 1024;
 
-/// Bytes that the encoder packs into one HTTP/2 write.
+/// Bytes that are packed into one HTTP/2 write, as long as no message has so many.
 const PACK: usize = 16 * 1024;
 
-/// Bytes of a message around its piece, most of the time.
-const HEAD: usize = 256;
+/// Bytes before each message of a gRPC call: a flag and the length.
+const PREFIX: usize = 5;
+
+/// What the bodies of gRPC calls are.
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// Bytes in the socket that the kernel has not sent: beyond this it reports "full".
 const NOT_SENT: u32 = 16 * 1024;
@@ -126,151 +133,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Shared<T> {
     }
 }
 
-/// Frames as gRPC messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct FrameCodec;
-
-impl Codec for FrameCodec {
-    type Encode = Frame;
-    type Decode = Frame;
-    type Encoder = FrameCodec;
-    type Decoder = FrameCodec;
-
-    fn encoder(&mut self) -> FrameCodec {
-        FrameCodec
-    }
-
-    fn decoder(&mut self) -> FrameCodec {
-        FrameCodec
-    }
+/// A gRPC status for a log line: its code and message.
+pub(crate) fn told(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
 }
 
-impl Encoder for FrameCodec {
-    type Item = Frame;
-    type Error = Status;
-
-    fn encode(&mut self, frame: Frame, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        // At once what a piece and its head take, lest the buffer grows by copying.
-        out.reserve(frame.weight() + HEAD);
-        codec::encode(frame, out);
-        Ok(())
+/// The deepest cause of `error`, for a log line.
+pub(crate) fn deepest(error: &dyn Error) -> String {
+    let mut deepest = error;
+    while let Some(deeper) = deepest.source() {
+        deepest = deeper;
     }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(PACK, PACK)
-    }
-}
-
-impl Decoder for FrameCodec {
-    type Item = Frame;
-    type Error = Status;
-
-    fn decode(&mut self, input: &mut DecodeBuf<'_>) -> Result<Option<Frame>, Status> {
-        debug_assert!(input.remaining() <= codec::MAX_MESSAGE);
-        codec::decode(input).map(Some).map_err(|error| Status::internal(error.to_string()))
-    }
-}
-
-/// The frames that a session sends, pulled by the call's body.
-pub(crate) struct Outgoing(pub(crate) Session);
-
-impl Outgoing {
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
-        self.0.poll_frame(cx)
-    }
-}
-
-impl Stream for Outgoing {
-    type Item = Frame;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
-        self.poll(cx)
-    }
-}
-
-/// The same, as a server's answer wants it: an error becomes the call's status.
-pub(crate) struct OutgoingAnswer {
-    frames: Outgoing,
-    over: bool,
-}
-
-impl OutgoingAnswer {
-    pub(crate) fn new(session: Session) -> OutgoingAnswer {
-        OutgoingAnswer { frames: Outgoing(session), over: false }
-    }
-
-    /// The end of the answer: the call's status tells why this side ended the session.
-    fn last(&mut self) -> Option<Result<Frame, Status>> {
-        if std::mem::replace(&mut self.over, true) {
-            return None;
-        }
-        let refusal = self.frames.0.refusal()?;
-        let text = refusal.to_string();
-        Some(Err(match refusal {
-            Refusal::Protocol(Fatal::NoHello) => Status::unauthenticated(text),
-            Refusal::Protocol(Fatal::SecondHello | Fatal::Version { .. }) => {
-                Status::failed_precondition(text)
-            }
-            Refusal::Protocol(Fatal::NotReading) | Refusal::TooLarge(_) => {
-                Status::resource_exhausted(text)
-            }
-            Refusal::Protocol(Fatal::Violations(_) | Fatal::PingTimeout)
-            | Refusal::Malformed(_) => Status::internal(text),
-        }))
-    }
-}
-
-impl Stream for OutgoingAnswer {
-    type Item = Result<Frame, Status>;
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame, Status>>> {
-        self.frames.poll(cx).map(|frame| match frame {
-            Some(frame) => Some(Ok(frame)),
-            None => self.last(),
-        })
-    }
-}
-
-/// The frames that a session receives.
-pub(crate) struct Received(pub(crate) Streaming<Frame>);
-
-impl Incoming for Received {
-    async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
-        self.0.message().await.map_err(|status| {
-            let text = status.message().to_owned();
-            match status.code() {
-                _ if is_broken(&status) => LinkError::Broken(describe(&status)),
-                // What tonic says of a message over the limit, and we of one we cannot read.
-                Code::OutOfRange => LinkError::Unreadable(Refusal::TooLarge(text)),
-                Code::Internal => LinkError::Unreadable(Refusal::Malformed(text)),
-                _ => LinkError::Broken(describe(&status)),
-            }
-        })
-    }
-}
-
-/// A gRPC status for a log line: its code and message, or the deepest cause when it stands
-/// for a broken connection.
-pub(crate) fn describe(status: &Status) -> String {
-    use std::error::Error as _;
-    let mut deepest = status.source();
-    while let Some(deeper) = deepest.and_then(|error| error.source()) {
-        deepest = Some(deeper);
-    }
-    match deepest {
-        None => format!("{:?}: {}", status.code(), status.message()),
-        Some(cause) => {
-            // Libraries append addresses of their manuals, which help nobody here.
-            let cause = cause.to_string();
-            cause.split(": https://").next().unwrap_or_default().to_owned()
-        }
-    }
-}
-
-/// Whether a status stands for a broken connection rather than for the peer's word.
-pub(crate) fn is_broken(status: &Status) -> bool {
-    std::error::Error::source(status).is_some()
+    // Libraries append addresses of their manuals, which help nobody here.
+    deepest.to_string().split(": https://").next().unwrap_or_default().to_owned()
 }

@@ -1,10 +1,11 @@
 //! The messages of requests, written straight from their heads and pieces: they are almost
 //! all that travels, and structs in between would copy every header.
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes, BytesMut};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::Apart;
 use super::field::{self, envelope};
 use crate::{Data, First, Opening, Protocol, RequestHead, StreamFrame, StreamNo};
 
@@ -26,6 +27,11 @@ trait Sink: Sized {
             self.varint(bytes.len() as u64);
             self.raw(bytes);
         }
+    }
+
+    /// Bytes that may be many.
+    fn payload(&mut self, number: u32, payload: &Bytes) {
+        self.bytes(number, payload);
     }
 
     fn number(&mut self, number: u32, value: u64) {
@@ -92,9 +98,45 @@ impl<B: BufMut> Sink for Writer<'_, B> {
     }
 }
 
+/// Leaves out the first payload of `from` bytes or more.
+struct WriterApart<'a> {
+    out: &'a mut BytesMut,
+    from: usize,
+    apart: Option<Apart>,
+}
+
+impl Sink for WriterApart<'_> {
+    fn varint(&mut self, value: u64) {
+        Writer(self.out).varint(value);
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        Writer(self.out).raw(bytes);
+    }
+
+    fn payload(&mut self, number: u32, payload: &Bytes) {
+        if payload.len() < self.from || self.apart.is_some() {
+            return self.bytes(number, payload);
+        }
+        self.varint(u64::from(number << 3 | 2));
+        self.varint(payload.len() as u64);
+        self.apart = Some(Apart { at: self.out.len(), payload: payload.clone() });
+    }
+}
+
 /// Appends a message of a request.
 pub(super) fn stream(frame: &StreamFrame, out: &mut impl BufMut) {
-    let mut to = Writer(out);
+    write(frame, &mut Writer(out));
+}
+
+/// Appends a message of a request without its first payload of `from` bytes or more.
+pub(super) fn stream_apart(frame: &StreamFrame, from: usize, out: &mut BytesMut) -> Option<Apart> {
+    let mut to = WriterApart { out, from, apart: None };
+    write(frame, &mut to);
+    to.apart
+}
+
+fn write(frame: &StreamFrame, to: &mut impl Sink) {
     let opening = match &frame.first {
         Some(First::Request(opening)) => Some(&**opening),
         _ => None,
@@ -126,7 +168,7 @@ pub(super) fn stream(frame: &StreamFrame, out: &mut impl BufMut) {
     to.number(envelope::NUMBER, frame.no.0);
     to.number(envelope::SEQUENCE, u64::from(frame.sequence));
     if let Some(opening) = opening {
-        context(opening, &mut to);
+        context(opening, to);
     }
 }
 
@@ -234,7 +276,7 @@ fn ws_frame(frame: &StreamFrame, to: &mut impl Sink) {
             to.number(f::RESERVED, u64::from(start.tag >> 4 & 0x07));
             to.number(f::LENGTH, start.length);
         }
-        to.bytes(f::PAYLOAD, &data.bytes);
+        to.payload(f::PAYLOAD, &data.bytes);
         to.flag(f::IS_FIRST, data.start.is_some());
         to.flag(f::IS_LAST, data.ends_message);
     }
@@ -262,7 +304,7 @@ fn answer(frame: &StreamFrame, status: u32, headers: u32, to: &mut impl Sink) {
 fn body(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
     debug_assert!(frame.data.len() <= 1, "plain bodies travel one piece a frame");
     if let Some(data) = frame.data.first() {
-        to.bytes(number, &data.bytes);
+        to.payload(number, &data.bytes);
     }
 }
 
@@ -287,7 +329,7 @@ impl Message for Piece<'_> {
     fn write(&self, to: &mut impl Sink) {
         use field::piece as f;
         let Piece(data) = self;
-        to.bytes(f::DATA, &data.bytes);
+        to.payload(f::DATA, &data.bytes);
         to.flag(f::IS_START, data.start.is_some());
         to.flag(f::IS_END, data.ends_message);
         if let Some(start) = data.start {

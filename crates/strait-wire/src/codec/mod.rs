@@ -12,7 +12,7 @@ mod read;
 
 use std::fmt;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::Frame;
@@ -27,7 +27,7 @@ pub const MAX_FIELDS: usize = 1024;
 
 /// Messages up to this many bytes are copied out of the receive buffer, and so are pieces of
 /// larger ones: what is small and waits for its consumer must not keep a large block alive.
-const COPY_BELOW: usize = 2048;
+pub const COPY_BELOW: usize = 2048;
 
 /// The bytes are not a `TunnelMessage`.
 #[derive(Debug)]
@@ -50,6 +50,27 @@ pub fn encode(frame: Frame, out: &mut impl BufMut) {
             // Growable buffers cannot run out; a fixed one is the caller's mistake.
             let written = control::message(frame).encode(out);
             debug_assert!(written.is_ok(), "the buffer of a frame must be able to grow");
+        }
+    }
+}
+
+/// A payload that was left out of an encoded message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apart {
+    /// Where in the buffer it belongs.
+    pub at: usize,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// Appends the encoded `frame` to `out`, but for a payload of `from` bytes or more, which is not
+/// copied: the message is complete with it in its place. Only one payload of a frame stays apart.
+pub fn encode_apart(frame: Frame, from: usize, out: &mut BytesMut) -> Option<Apart> {
+    match frame {
+        Frame::Stream(frame) => encode::stream_apart(&frame, from, out),
+        frame => {
+            encode(frame, out);
+            None
         }
     }
 }

@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`.
 
-.PHONY: demo test bench fuzz mutants build check rust real clean
+.PHONY: demo build release test bench fuzz mutants clean
 
 demo:            ## build, then run server, client and sample backends in one process
 	cargo build --release --locked
@@ -8,6 +8,9 @@ demo:            ## build, then run server, client and sample backends in one pr
 
 build:
 	cargo build --release --locked
+
+release:         ## build for production: laid out by what it does under load (ten minutes)
+	@python3 bench/release.py
 
 test:            ## install what the tests need, then run every check
 	@bash tests/run.sh

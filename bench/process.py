@@ -147,24 +147,29 @@ DEBIAN = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": 
 CRATES = {"rathole": ("rathole", "0.5.0"), "bore": ("bore-cli", "0.6.0")}
 
 
+def install_debian(packages: list[str]) -> None:
+    """Installs packages of Debian."""
+    print(f"installing from Debian: {' '.join(packages)}", file=sys.stderr)
+    # A package with a service would start it: not here.
+    policy = pathlib.Path("/usr/sbin/policy-rc.d")
+    made = not policy.exists()
+    if made:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    quiet = ["apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=300"]
+    try:
+        subprocess.run([*quiet, "update"], check=True)
+        subprocess.run([*quiet, "install", "--no-install-recommends", *packages], check=True, stdout=subprocess.DEVNULL)
+    finally:
+        if made:
+            policy.unlink()
+
+
 def install(commands: set[str]) -> None:
     """Installs what of `commands` is missing, and builds what is to be measured."""
     missing = [package for command, package in DEBIAN.items() if command in commands and not shutil.which(command)]
     if missing:
-        print(f"installing from Debian: {' '.join(missing)}", file=sys.stderr)
-        # A package with a service would start it: not here.
-        policy = pathlib.Path("/usr/sbin/policy-rc.d")
-        made = not policy.exists()
-        if made:
-            policy.write_text("#!/bin/sh\nexit 101\n")
-            policy.chmod(0o755)
-        quiet = ["apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=300"]
-        try:
-            subprocess.run([*quiet, "update"], check=True)
-            subprocess.run([*quiet, "install", "--no-install-recommends", *missing], check=True, stdout=subprocess.DEVNULL)
-        finally:
-            if made:
-                policy.unlink()
+        install_debian(missing)
     for command, (crate, version) in CRATES.items():
         if command in commands and not (TOOLS / "bin" / command).exists():
             print(f"building {crate} {version}, once; this takes minutes", file=sys.stderr)

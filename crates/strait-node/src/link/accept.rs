@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::near::{Distance, OverTcp};
 use super::{CONTENT_TYPE, FRAME, Outgoing, PATH, Received, SEND_BUFFER, Shared, WINDOW, tune};
 
 /// A connection must have become a tunnel within this time.
@@ -80,15 +81,18 @@ async fn connection(stream: TcpStream, address: SocketAddr, gate: Arc<dyn Gate>)
 }
 
 async fn serve(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    io: impl AsyncRead + AsyncWrite + OverTcp + Unpin + Send + 'static,
     address: SocketAddr,
     gate: Arc<dyn Gate>,
 ) {
     let admitted = Arc::new(AtomicBool::new(false));
     let is_admitted = Arc::clone(&admitted);
+    let distance = Arc::<Distance>::default();
+    let io = Shared::new(io, &distance);
     let service = hyper::service::service_fn(move |request| {
         let (gate, admitted) = (Arc::clone(&gate), Arc::clone(&admitted));
-        async move { Ok::<_, Infallible>(call(request, gate, address, admitted).await) }
+        let distance = Arc::clone(&distance);
+        async move { Ok::<_, Infallible>(call(request, gate, address, admitted, distance).await) }
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -99,7 +103,7 @@ async fn serve(
         .max_header_list_size(32 * 1024)
         // One call is a tunnel; the rest is for health checks and mistakes.
         .max_concurrent_streams(16)
-        .serve_connection(TokioIo::new(Shared::new(io)), service);
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let outcome = match timeout(HANDSHAKE, connection.as_mut()).await {
         Ok(outcome) => outcome,
@@ -117,6 +121,7 @@ async fn call(
     gate: Arc<dyn Gate>,
     address: SocketAddr,
     admitted: Arc<AtomicBool>,
+    distance: Arc<Distance>,
 ) -> Response<Outgoing> {
     if request.uri().path() != PATH {
         let mut response = Response::new(Outgoing::default());
@@ -132,8 +137,9 @@ async fn call(
     match gate.admit(request.headers().get(header::AUTHORIZATION), address) {
         Ok(session) => {
             admitted.store(true, Ordering::Relaxed);
-            gate.attach(session.clone(), Received::new(request.into_body()), address);
-            let mut response = Response::new(Outgoing::answer(session));
+            let received = Received::new(request.into_body(), Arc::clone(&distance));
+            gate.attach(session.clone(), received, address);
+            let mut response = Response::new(Outgoing::answer(session, distance));
             response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
             response
         }

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::{Code, Status};
 
+use super::near::{Distance, OverTcp};
 use super::stranger::who_answers;
 use super::{
     CONTENT_TYPE, FRAME, Outgoing, PATH, Received, SEND_BUFFER, Shared, WINDOW, deepest, told, tune,
@@ -118,17 +119,18 @@ impl Dialer {
 
     async fn call(
         &self,
-        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        io: impl AsyncRead + AsyncWrite + OverTcp + Unpin + Send + 'static,
         session: &Session,
     ) -> Result<Received, DialError> {
         let server = &self.server;
+        let distance = Arc::<Distance>::default();
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_connection_window_size(WINDOW)
             .initial_stream_window_size(WINDOW)
             .max_frame_size(FRAME)
             .max_send_buf_size(SEND_BUFFER)
-            .handshake(TokioIo::new(Shared::new(io)));
+            .handshake(TokioIo::new(Shared::new(io, &distance)));
         let (mut sender, connection) = timeout(STEP, handshake)
             .await
             .map_err(|_| other(format!("{server}: no answer in HTTP/2: not a Strait server?")))?
@@ -147,27 +149,31 @@ impl Dialer {
         let mut request = Request::post(target)
             .header(header::TE, "trailers")
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
-            .body(Outgoing::request(session.clone()))
+            .body(Outgoing::request(session.clone(), Arc::clone(&distance)))
             .map_err(|error| other(format!("{server}: {error}")))?;
         if let Some(credential) = &self.credential {
             request.headers_mut().insert(header::AUTHORIZATION, credential.clone());
         }
         match timeout(STEP, sender.send_request(request)).await {
-            Ok(Ok(response)) => self.answered(response),
+            Ok(Ok(response)) => self.answered(response, distance),
             Ok(Err(error)) => Err(self.stranger(&error).await),
             Err(_) => Err(other(format!("{server}: no answer to the call: not a Strait server?"))),
         }
     }
 
     /// The head of the answer to the call.
-    fn answered(&self, response: Response<HttpBody>) -> Result<Received, DialError> {
+    fn answered(
+        &self,
+        response: Response<HttpBody>,
+        distance: Arc<Distance>,
+    ) -> Result<Received, DialError> {
         let headers = response.headers();
         let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_grpc = kind.is_some_and(|kind| kind.starts_with("application/grpc"));
         match Status::from_header_map(headers) {
             Some(status) if is_grpc && status.code() != Code::Ok => Err(self.refusal(&status)),
             _ if is_grpc && response.status() == StatusCode::OK => {
-                Ok(Received::new(response.into_body()))
+                Ok(Received::new(response.into_body(), distance))
             }
             _ => {
                 let (status, kind) =

@@ -8,6 +8,7 @@ pub(crate) mod accept;
 #[cfg(test)]
 mod delay;
 pub(crate) mod dial;
+mod near;
 mod outgoing;
 mod received;
 mod stranger;
@@ -17,6 +18,7 @@ mod tests;
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::Status;
 
+use near::{Distance, OverTcp, keep_short};
 pub(crate) use outgoing::Outgoing;
 pub(crate) use received::Received;
 
@@ -78,21 +81,26 @@ pub(crate) fn tune(stream: &TcpStream) {
 pub(crate) struct Shared<T> {
     io: T,
     share: Share,
+    /// Until it is known that the peer is near.
+    distance: Option<Arc<Distance>>,
 }
 
 impl<T> Shared<T> {
-    pub(crate) fn new(io: T) -> Shared<T> {
-        Shared { io, share: Share::of_tunnel() }
+    pub(crate) fn new(io: T, distance: &Arc<Distance>) -> Shared<T> {
+        Shared { io, share: Share::of_tunnel(), distance: Some(Arc::clone(distance)) }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Shared<T> {
+impl<T: AsyncRead + OverTcp + Unpin> AsyncRead for Shared<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.share.poll_turn(&Turns::NONE, cx));
+        if self.distance.take_if(|distance| distance.is_near()).is_some() {
+            keep_short(self.io.tcp());
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         match read {

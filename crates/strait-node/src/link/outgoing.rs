@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::IoSlice;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -12,6 +13,7 @@ use strait_engine::{Fatal, Refusal, Session};
 use strait_wire::codec::{self, Apart};
 use tonic::Status;
 
+use super::near::Distance;
 use super::{PACK, PREFIX};
 
 /// The body of the call in one direction. It pulls from the session, so there is no queue
@@ -20,6 +22,7 @@ use super::{PACK, PREFIX};
 pub(crate) struct Outgoing {
     /// Until it has no more frames.
     session: Option<Session>,
+    distance: Arc<Distance>,
     /// An answer ends with trailers, a request without.
     is_answer: bool,
     /// Messages that wait for others to share a write with.
@@ -29,17 +32,20 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// What the caller sends.
-    pub(crate) fn request(session: Session) -> Outgoing {
-        Outgoing { session: Some(session), ..Outgoing::default() }
+    pub(crate) fn request(session: Session, distance: Arc<Distance>) -> Outgoing {
+        Outgoing { session: Some(session), distance, ..Outgoing::default() }
     }
 
     /// What the called side sends: its call's status tells why it ended the session.
-    pub(crate) fn answer(session: Session) -> Outgoing {
-        Outgoing { is_answer: true, ..Outgoing::request(session) }
+    pub(crate) fn answer(session: Session, distance: Arc<Distance>) -> Outgoing {
+        Outgoing { is_answer: true, ..Outgoing::request(session, distance) }
     }
 
     /// Adds a message to those that wait; what of it stays apart.
     fn pack(&mut self, frame: strait_wire::Frame) -> Option<Apart> {
+        if matches!(frame, strait_wire::Frame::Ping(_)) {
+            self.distance.pinged();
+        }
         let packed = &mut self.packed;
         if packed.capacity() - packed.len() < PREFIX {
             packed.reserve(PACK);

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,6 +14,7 @@ use strait_engine::{Incoming, LinkError, Refusal};
 use strait_wire::{Frame, codec};
 use tonic::{Code, Status};
 
+use super::near::Distance;
 use super::{FRAME, PREFIX, deepest, told};
 
 /// Messages of so many bytes stay where HTTP/2 has read them: they fill about half of that
@@ -24,11 +26,12 @@ const SHARED_FROM: usize = FRAME as usize / 2;
 pub(crate) struct Received {
     body: HttpBody,
     cutter: Cutter,
+    distance: Arc<Distance>,
 }
 
 impl Received {
-    pub(crate) fn new(body: HttpBody) -> Received {
-        Received { body, cutter: Cutter::default() }
+    pub(crate) fn new(body: HttpBody, distance: Arc<Distance>) -> Received {
+        Received { body, cutter: Cutter::default(), distance }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, LinkError>> {
@@ -37,7 +40,11 @@ impl Received {
                 let malformed = |error: codec::DecodeError| {
                     LinkError::Unreadable(Refusal::Malformed(error.to_string()))
                 };
-                return Poll::Ready(codec::decode(message).map(Some).map_err(malformed));
+                let frame = codec::decode(message).map_err(malformed)?;
+                if matches!(frame, Frame::Pong(_)) {
+                    self.distance.ponged();
+                }
+                return Poll::Ready(Ok(Some(frame)));
             }
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
                 return Poll::Ready(self.end());

@@ -60,12 +60,12 @@ impl Outgoing {
         apart
     }
 
-    fn taken(&mut self, apart: Option<Apart>) -> Pieces {
+    fn taken(&mut self, apart: Option<Apart>) -> Blocks {
         let Some(Apart { at, payload }) = apart else {
-            return Pieces { before: self.packed.split().freeze(), ..Pieces::default() };
+            return Blocks { before: self.packed.split().freeze(), ..Blocks::default() };
         };
         let before = self.packed.split_to(at).freeze();
-        Pieces { before, payload, after: self.packed.split().freeze() }
+        Blocks { before, payload, after: self.packed.split().freeze() }
     }
 }
 
@@ -95,13 +95,13 @@ fn status(refusal: Refusal) -> Status {
 }
 
 impl Body for Outgoing {
-    type Data = Pieces;
+    type Data = Blocks;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Blocks>, Infallible>>> {
         let this = &mut *self;
         while let Some(session) = &this.session {
             match session.poll_frame(cx) {
@@ -133,37 +133,37 @@ impl Body for Outgoing {
 /// Messages on their way out. The payload of a large one is not copied behind the others: it
 /// lies between two blocks.
 #[derive(Debug, Default)]
-pub(crate) struct Pieces {
+pub(crate) struct Blocks {
     before: Bytes,
     payload: Bytes,
     after: Bytes,
 }
 
-impl Pieces {
+impl Blocks {
     fn all(&self) -> [&Bytes; 3] {
         [&self.before, &self.payload, &self.after]
     }
 }
 
-impl Buf for Pieces {
+impl Buf for Blocks {
     fn remaining(&self) -> usize {
-        self.all().iter().map(|piece| piece.len()).sum()
+        self.all().iter().map(|block| block.len()).sum()
     }
 
     fn chunk(&self) -> &[u8] {
-        self.all().into_iter().find(|piece| !piece.is_empty()).map_or(&[], |piece| piece)
+        self.all().into_iter().find(|block| !block.is_empty()).map_or(&[], |block| block)
     }
 
     fn chunks_vectored<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let pieces = self.all().into_iter().filter(|piece| !piece.is_empty());
-        let slots = out.iter_mut().zip(pieces);
-        slots.map(|(slot, piece)| *slot = IoSlice::new(piece)).count()
+        let blocks = self.all().into_iter().filter(|block| !block.is_empty());
+        let slots = out.iter_mut().zip(blocks);
+        slots.map(|(slot, block)| *slot = IoSlice::new(block)).count()
     }
 
     fn advance(&mut self, mut bytes: usize) {
-        for piece in [&mut self.before, &mut self.payload, &mut self.after] {
-            let here = bytes.min(piece.len());
-            piece.advance(here);
+        for block in [&mut self.before, &mut self.payload, &mut self.after] {
+            let here = bytes.min(block.len());
+            block.advance(here);
             bytes -= here;
         }
         assert_eq!(bytes, 0, "advanced past the end");
@@ -175,20 +175,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_one_after_the_other_however_they_are_taken() {
+    fn blocks_are_one_after_the_other_however_they_are_taken() {
         for step in 1..=12 {
             let [before, payload, after] = [&b"abc"[..], b"", b"defgh"].map(Bytes::from_static);
-            let mut pieces = Pieces { before, payload, after };
+            let mut blocks = Blocks { before, payload, after };
             let mut taken: Vec<u8> = Vec::new();
-            while pieces.has_remaining() {
+            while blocks.has_remaining() {
                 let mut slots = [IoSlice::new(&[]); 4];
-                let used = pieces.chunks_vectored(&mut slots);
+                let used = blocks.chunks_vectored(&mut slots);
                 let all: Vec<u8> = slots[..used].iter().flat_map(|slot| slot.to_vec()).collect();
-                assert_eq!(all.len(), pieces.remaining());
-                assert!(all.starts_with(pieces.chunk()) && !pieces.chunk().is_empty());
+                assert_eq!(all.len(), blocks.remaining());
+                assert!(all.starts_with(blocks.chunk()) && !blocks.chunk().is_empty());
                 let now = step.min(all.len());
                 taken.extend(&all[..now]);
-                pieces.advance(now);
+                blocks.advance(now);
             }
             assert_eq!(taken, *b"abcdefgh");
         }

@@ -61,9 +61,10 @@ fn random_u64() -> u64 {
     })
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// The two digits of a byte.
 fn hex(byte: u8) -> [u8; 2] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
 }
 
@@ -99,19 +100,43 @@ impl Default for RequestId {
     }
 }
 
+/// Where the two digits of each byte stand in the canonical text, and where the hyphens.
+const DIGITS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+
+/// What a digit of either case stands for; 16 for what is none.
+const VALUES: [u8; 256] = {
+    let mut values = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = HEX[value];
+        values[digit as usize] = value as u8;
+        values[digit.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
 impl RequestId {
     /// The canonical text (RFC 9562 4), as ASCII.
     pub fn text(&self) -> [u8; 36] {
         let mut text = [b'-'; 36];
-        let mut at = 0;
-        for (i, byte) in self.0.iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                at += 1;
-            }
-            text[at..at + 2].copy_from_slice(&hex(*byte));
-            at += 2;
+        for (at, byte) in DIGITS.into_iter().zip(self.0) {
+            text[at..at + 2].copy_from_slice(&hex(byte));
         }
         text
+    }
+
+    /// The id in the canonical text of any UUID; `None` for anything else.
+    pub fn from_text(text: &[u8]) -> Option<RequestId> {
+        let text: &[u8; 36] = text.try_into().ok()?;
+        let (mut bytes, mut all) = ([0; 16], 0);
+        for (byte, at) in bytes.iter_mut().zip(DIGITS) {
+            let [high, low] = [text[at], text[at + 1]].map(|digit| VALUES[usize::from(digit)]);
+            *byte = high << 4 | low;
+            all |= high | low;
+        }
+        (all < 16 && HYPHENS.into_iter().all(|at| text[at] == b'-')).then_some(RequestId(bytes))
     }
 }
 
@@ -132,23 +157,6 @@ impl FromStr for RequestId {
 
     /// Accepts the canonical form of any UUID, nothing else.
     fn from_str(text: &str) -> Result<Self, ()> {
-        let text = text.as_bytes();
-        if text.len() != 36 {
-            return Err(());
-        }
-        let mut bytes = [0; 16];
-        let mut at = 0;
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                if text[at] != b'-' {
-                    return Err(());
-                }
-                at += 1;
-            }
-            let digit = |c: u8| (c as char).to_digit(16).ok_or(());
-            *byte = (digit(text[at])? << 4 | digit(text[at + 1])?) as u8;
-            at += 2;
-        }
-        Ok(RequestId(bytes))
+        RequestId::from_text(text.as_bytes()).ok_or(())
     }
 }

@@ -15,8 +15,8 @@ use super::field::{self, envelope};
 use super::read::{Fields, Value};
 use super::{COPY_BELOW, DecodeError, MAX_FIELDS};
 use crate::{
-    Data, First, Frame, MessageStart, Opening, Protocol, RequestHead, ResponseHead, StreamFrame,
-    StreamNo,
+    Data, First, Frame, MessageStart, Opening, Protocol, RequestHead, RequestId, ResponseHead,
+    StreamFrame, StreamNo,
 };
 
 /// What is wrong with the content of one request.
@@ -53,7 +53,7 @@ fn credit(payload: &[u8]) -> Result<u32, DecodeError> {
 #[derive(Default)]
 struct Envelope<'a> {
     client_id: &'a str,
-    request_id: &'a str,
+    request_id: &'a [u8],
     /// The last one, and its number.
     payload: Option<(u32, &'a [u8])>,
     trace: &'a str,
@@ -73,7 +73,7 @@ impl<'a> Envelope<'a> {
         while let Some((number, value)) = fields.next()? {
             match number {
                 envelope::CLIENT_ID => of.client_id = value.text()?,
-                envelope::REQUEST_ID => of.request_id = value.text()?,
+                envelope::REQUEST_ID => of.request_id = value.text_bytes()?,
                 // For readers of the wire only.
                 envelope::DIRECTION | envelope::PROTOCOL => drop(value.number()?),
                 envelope::HTTP_REQUEST..=envelope::CONFIG_SYNC => {
@@ -336,7 +336,7 @@ impl<'a> Content<'a> {
 
 fn opening(envelope: &Envelope<'_>, head: RequestHead) -> First {
     First::Request(Box::new(Opening {
-        id: envelope.request_id.parse().ok(),
+        id: RequestId::from_text(envelope.request_id),
         client_id: cut(envelope.client_id, 128),
         trace: cut(envelope.trace, 128),
         deadline: (envelope.deadline > 0).then(|| Duration::from_micros(envelope.deadline)),
@@ -361,6 +361,49 @@ fn response(status: u32, headers: HeaderMap, handshake: bool) -> Result<First, W
     Ok(First::Response(Box::new(ResponseHead { status, headers })))
 }
 
+/// Name and value of the header field in `message`.
+fn header(message: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
+    use field::header::{NAME, NAME_KEY, VALUE, VALUE_KEY};
+    // Almost all are a short name and a short value.
+    if let [NAME_KEY, length @ ..0x80, rest @ ..] = message
+        && let Some((name, [VALUE_KEY, length @ ..0x80, value @ ..])) =
+            rest.split_at_checked(usize::from(*length))
+        && usize::from(*length) == value.len()
+    {
+        return Ok((name, value));
+    }
+    let (mut name, mut content) = (&b""[..], &b""[..]);
+    let mut fields = Fields(message);
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            NAME => name = value.bytes()?,
+            VALUE => content = value.bytes()?,
+            _ => {}
+        }
+    }
+    Ok((name, content))
+}
+
+/// Which of these names it is, if any.
+macro_rules! one_of {
+    ($name:expr, $($text:literal)*) => {
+        match $name {
+            $(name if name == $text.as_bytes() => Some(const { HeaderName::from_static($text) }),)*
+            _ => None,
+        }
+    };
+}
+
+/// A name that travels often and that is none of the `http` crate's own, which copies the text of
+/// others for each head, and once more for whoever clones it.
+fn known(name: &[u8]) -> Option<HeaderName> {
+    // The first five are in every request: from its entry.
+    one_of!(name,
+        "x-forwarded-for" "x-forwarded-proto" "x-forwarded-host" "strait-hops" "traceparent"
+        "grpc-status" "grpc-message" "grpc-timeout" "grpc-encoding" "grpc-accept-encoding"
+    )
+}
+
 /// Header fields, and the first thing that is wrong with them.
 #[derive(Default)]
 struct Map {
@@ -370,15 +413,7 @@ struct Map {
 
 impl Map {
     fn read(&mut self, block: &Bytes, value: Value<'_>) -> Result<(), DecodeError> {
-        let (mut name, mut content) = (&b""[..], &b""[..]);
-        let mut fields = Fields(value.bytes()?);
-        while let Some((number, value)) = fields.next()? {
-            match number {
-                field::header::NAME => name = value.bytes()?,
-                field::header::VALUE => content = value.bytes()?,
-                _ => {}
-            }
-        }
+        let (name, content) = header(value.bytes()?)?;
         if self.wrong.is_none() {
             self.wrong = self.append(block, name, content).err();
         }
@@ -393,7 +428,10 @@ impl Map {
         if self.map.len() == MAX_FIELDS {
             return Err("too many header fields");
         }
-        let name = HeaderName::from_bytes(name).map_err(|_| "not a header name")?;
+        let name = match known(name) {
+            Some(name) => name,
+            None => HeaderName::from_bytes(name).map_err(|_| "not a header name")?,
+        };
         // A head that waits must not keep alive a block in which other requests are too.
         let value = match block.len() <= COPY_BELOW {
             true => HeaderValue::from_maybe_shared(block.slice_ref(value)),

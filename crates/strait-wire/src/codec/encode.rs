@@ -2,8 +2,8 @@
 //! all that travels, and structs in between would copy every header.
 
 use bytes::BufMut;
+use http::HeaderMap;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::field::{self, envelope};
 use crate::{Data, First, Opening, Protocol, RequestHead, StreamFrame, StreamNo};
@@ -15,23 +15,32 @@ trait Sink: Sized {
 
     /// A message within a message.
     fn message(&mut self, number: u32, message: &impl Message) {
-        self.varint(u64::from(number << 3 | 2));
-        self.varint(message.length() as u64);
+        self.pair(u64::from(number << 3 | 2), message.length() as u64);
         message.write(self);
+    }
+
+    /// Two numbers; most are one byte each.
+    #[inline]
+    fn pair(&mut self, first: u64, second: u64) {
+        match (first, second) {
+            (0..0x80, 0..0x80) => self.raw(&[first as u8, second as u8]),
+            _ => {
+                self.varint(first);
+                self.varint(second);
+            }
+        }
     }
 
     fn bytes(&mut self, number: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.varint(u64::from(number << 3 | 2));
-            self.varint(bytes.len() as u64);
+            self.pair(u64::from(number << 3 | 2), bytes.len() as u64);
             self.raw(bytes);
         }
     }
 
     fn number(&mut self, number: u32, value: u64) {
         if value != 0 {
-            self.varint(u64::from(number << 3));
-            self.varint(value);
+            self.pair(u64::from(number << 3), value);
         }
     }
 
@@ -40,7 +49,20 @@ trait Sink: Sized {
     }
 
     fn headers(&mut self, number: u32, map: &HeaderMap) {
-        map.iter().for_each(|(name, value)| self.message(number, &Header(name, value)));
+        use field::header as f;
+        for (name, value) in map {
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            // Almost all are so short that each length is one byte.
+            if number < 16 && !value.is_empty() && name.len() + value.len() < 0x80 - 4 {
+                let length = (4 + name.len() + value.len()) as u8;
+                self.raw(&[(number << 3 | 2) as u8, length, f::NAME_KEY, name.len() as u8]);
+                self.raw(name);
+                self.raw(&[f::VALUE_KEY, value.len() as u8]);
+                self.raw(value);
+            } else {
+                self.message(number, &Header(name, value));
+            }
+        }
     }
 }
 
@@ -272,12 +294,12 @@ fn trailers(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
     }
 }
 
-struct Header<'a>(&'a HeaderName, &'a HeaderValue);
+struct Header<'a>(&'a [u8], &'a [u8]);
 
 impl Message for Header<'_> {
     fn write(&self, to: &mut impl Sink) {
-        to.bytes(field::header::NAME, self.0.as_str().as_bytes());
-        to.bytes(field::header::VALUE, self.1.as_bytes());
+        to.bytes(field::header::NAME, self.0);
+        to.bytes(field::header::VALUE, self.1);
     }
 }
 

@@ -38,6 +38,14 @@ impl<'a> Value<'a> {
     pub(super) fn text(self) -> Result<&'a str, DecodeError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError("a text is not UTF-8"))
     }
+
+    /// A text that is wanted as bytes: almost all are ASCII, which is found out sooner.
+    pub(super) fn text_bytes(self) -> Result<&'a [u8], DecodeError> {
+        match self.bytes()? {
+            ascii if ascii.is_ascii() => Ok(ascii),
+            _ => self.text().map(str::as_bytes),
+        }
+    }
 }
 
 /// The fields of a message, one by one.
@@ -48,13 +56,20 @@ impl<'a> Fields<'a> {
     /// The number and content of the next field.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {
-        // Almost all are short bytes with a small number.
-        if let [key @ 8..0x80, length @ ..0x80, rest @ ..] = self.0
-            && key & 7 == 2
-            && let Some((bytes, rest)) = rest.split_at_checked(usize::from(*length))
-        {
-            self.0 = rest;
-            return Ok(Some((u32::from(key >> 3), Value::Bytes(bytes))));
+        // Almost all have a small number, and are short bytes or a number that is small itself.
+        if let [key @ 8..0x80, small @ ..0x80, rest @ ..] = self.0 {
+            let number = u32::from(key >> 3);
+            match key & 7 {
+                0 => {
+                    self.0 = rest;
+                    return Ok(Some((number, Value::Number(u64::from(*small)))));
+                }
+                2 if let Some((bytes, rest)) = rest.split_at_checked(usize::from(*small)) => {
+                    self.0 = rest;
+                    return Ok(Some((number, Value::Bytes(bytes))));
+                }
+                _ => {}
+            }
         }
         self.any()
     }

@@ -40,7 +40,9 @@ pub(crate) struct Door {
 impl Door {
     /// Whether the connection was made for another host than this one.
     fn is_for_another(&self, head: &RequestHead) -> bool {
-        self.server_name.as_deref().is_some_and(|name| !name.eq_ignore_ascii_case(head.host()))
+        self.server_name
+            .as_deref()
+            .is_some_and(|name| !name.as_bytes().eq_ignore_ascii_case(head.host()))
     }
 }
 

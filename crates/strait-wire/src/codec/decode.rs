@@ -15,8 +15,8 @@ use super::field::{self, envelope};
 use super::read::{Fields, Value};
 use super::{COPY_BELOW, DecodeError, MAX_FIELDS};
 use crate::{
-    Data, First, Frame, MessageStart, Opening, Protocol, RequestHead, RequestId, ResponseHead,
-    StreamFrame, StreamNo,
+    Data, First, Frame, MessageStart, Opening, Pieces, Protocol, RequestHead, RequestId,
+    ResponseHead, StreamFrame, StreamNo,
 };
 
 /// What is wrong with the content of one request.
@@ -170,7 +170,7 @@ struct Content<'a> {
     status: u32,
     headers: Map,
     trailers: Map,
-    data: Vec<Data>,
+    data: Pieces,
 }
 
 impl<'a> Content<'a> {
@@ -189,7 +189,7 @@ impl<'a> Content<'a> {
             status: 0,
             headers: Map::default(),
             trailers: Map::default(),
-            data: Vec::new(),
+            data: Pieces::default(),
         };
         if kind == envelope::WS_FRAME {
             content.ws_frame(payload)?;
@@ -245,7 +245,7 @@ impl<'a> Content<'a> {
         let tag = u8::from(fin) << 7 | (reserved as u8) << 4 | opcode as u8;
         let start = is_first.then_some(MessageStart { tag, length });
         if start.is_some() || is_last || !bytes.is_empty() {
-            self.data.push(Data { bytes: self.own(bytes), start, ends_message: is_last });
+            self.data.push_back(Data { bytes: self.own(bytes), start, ends_message: is_last });
         }
         Ok(())
     }
@@ -253,9 +253,9 @@ impl<'a> Content<'a> {
     /// The payload of a body without messages; the last one counts.
     fn body(&mut self, value: Value<'a>) -> Result<(), DecodeError> {
         let bytes = value.bytes()?;
-        self.data.clear();
+        self.data = Pieces::default();
         if !bytes.is_empty() {
-            self.data.push(Data::plain(self.own(bytes)));
+            self.data.push_back(Data::plain(self.own(bytes)));
         }
         Ok(())
     }
@@ -277,7 +277,7 @@ impl<'a> Content<'a> {
         }
         let start = MessageStart { tag: u8::from(compressed), length: u64::from(length) };
         let start = is_start.then_some(start);
-        self.data.push(Data { bytes: self.own(bytes), start, ends_message });
+        self.data.push_back(Data { bytes: self.own(bytes), start, ends_message });
         Ok(())
     }
 

@@ -249,7 +249,7 @@ fn websocket(frame: &StreamFrame, to: &mut impl Sink) {
 fn ws_frame(frame: &StreamFrame, to: &mut impl Sink) {
     use field::ws_frame as f;
     to.number(f::DIRECTION, direction(frame));
-    if let Some(data) = frame.data.first() {
+    if let Some(data) = frame.data.front() {
         if let Some(start) = data.start {
             to.number(f::OPCODE, u64::from(start.tag & 0x0F));
             to.flag(f::FIN, start.tag & 0x80 != 0);
@@ -283,7 +283,7 @@ fn answer(frame: &StreamFrame, status: u32, headers: u32, to: &mut impl Sink) {
 /// The payload of a body without messages; the mux puts one piece in a frame.
 fn body(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
     debug_assert!(frame.data.len() <= 1, "plain bodies travel one piece a frame");
-    if let Some(data) = frame.data.first() {
+    if let Some(data) = frame.data.front() {
         to.bytes(number, &data.bytes);
     }
 }

@@ -225,6 +225,22 @@ fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Bytes, 
     Ok(Bytes::copy_from_slice(authority))
 }
 
+/// The characters of a host that is no literal (RFC 3986 3.2.2).
+const REG_NAME: [bool; 256] = {
+    let mut is_one = [false; 256];
+    let mut byte = 0;
+    while byte < 0x80 {
+        is_one[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"-._~!$&'()*+,;=%";
+    while let [byte, rest @ ..] = others {
+        is_one[*byte as usize] = true;
+        others = rest;
+    }
+    is_one
+};
+
 /// Whether `text` is `host[:port]` (RFC 3986 3.2, without user information).
 pub(crate) fn is_authority(text: &[u8]) -> bool {
     let (host, port) = match text.first() {
@@ -239,8 +255,7 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
         }
         Some(_) => {
             let end = text.iter().position(|b| *b == b':').unwrap_or(text.len());
-            let reg_name = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b);
-            if !text[..end].iter().all(reg_name) {
+            if !text[..end].iter().all(|byte| REG_NAME[usize::from(*byte)]) {
                 return false;
             }
             text.split_at(end)

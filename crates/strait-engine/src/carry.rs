@@ -25,7 +25,11 @@ impl Upstream for Session {
     }
 }
 
-async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure> {
+/// Carries `exchange` over `session`.
+///
+/// # Errors
+/// Why there is no answer.
+pub(crate) async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure> {
     let bodiless = exchange.body.is_end();
     let opening = opening(&exchange);
     let protocol = exchange.context.protocol;

@@ -1,6 +1,6 @@
 //! Who offers what: the services of this node and those that peers have announced.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ struct State {
     entries: Table<Target>,
     peers: Table<Target>,
     /// What a peer reaches by name. The rest of a service's rule binds it all the same.
-    by_name: HashMap<Arc<str>, Table<Target>>,
+    by_name: BTreeMap<Arc<str>, Table<Target>>,
 }
 
 impl Directory {

@@ -1,6 +1,6 @@
 //! Which service a request is for: by host, path and protocol.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use strait_wire::{Protocol, Service};
 
@@ -48,7 +48,7 @@ impl Match {
 /// any; then the longer path; then the rule that names protocols; then the earlier one.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    exact: HashMap<Vec<u8>, Vec<(Match, T)>>,
+    exact: BTreeMap<Vec<u8>, Vec<(Match, T)>>,
     /// Longest suffix first.
     suffix: Vec<(Match, T)>,
     any: Vec<(Match, T)>,
@@ -56,7 +56,7 @@ pub(crate) struct Table<T> {
 
 impl<T> Table<T> {
     pub(crate) fn new(rules: impl IntoIterator<Item = (Match, T)>) -> Table<T> {
-        let mut table = Table { exact: HashMap::new(), suffix: Vec::new(), any: Vec::new() };
+        let mut table = Table { exact: BTreeMap::new(), suffix: Vec::new(), any: Vec::new() };
         for (rule, target) in rules {
             if rule.host.is_empty() {
                 table.any.push((rule, target));
@@ -87,8 +87,7 @@ impl<T> Table<T> {
         };
         let first =
             |rules: &'_ [(Match, T)]| rules.iter().position(|(rule, _)| rule.takes(protocol, path));
-        if !self.exact.is_empty()
-            && let Some(rules) = self.exact.get(host)
+        if let Some(rules) = self.exact.get(host)
             && let Some(i) = first(rules)
         {
             return Some(&rules[i].1);

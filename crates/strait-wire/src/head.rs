@@ -67,8 +67,8 @@ impl RequestHead {
     /// The host of the authority without its port.
     pub fn host(&self) -> &[u8] {
         let authority = &self.authority[..];
-        if let (Some(b'['), Some(end)) =
-            (authority.first(), authority.iter().position(|byte| *byte == b']'))
+        if authority.first() == Some(&b'[')
+            && let Some(end) = authority.iter().position(|byte| *byte == b']')
         {
             return &authority[..=end];
         }

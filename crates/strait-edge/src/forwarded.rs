@@ -132,7 +132,11 @@ pub(crate) fn hops(fields: Fields, headers: &mut HeaderMap) -> u32 {
         true => headers.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0),
         false => 0_u32,
     };
-    headers.insert(HOPS, HeaderValue::from(passed.saturating_add(1)));
+    let value = match passed {
+        0 => const { HeaderValue::from_static("1") },
+        _ => HeaderValue::from(passed.saturating_add(1)),
+    };
+    headers.insert(HOPS, value);
     passed
 }
 

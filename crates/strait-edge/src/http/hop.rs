@@ -96,13 +96,18 @@ pub(crate) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
     }
     // With room for what this hop adds.
     let mut kept = HeaderMap::with_capacity(headers.len() + 4);
-    let mut current = None;
-    for (name, value) in std::mem::take(headers) {
-        // A name comes with the first of its values only.
-        if let Some(name) = name {
-            current = keep(&name).then_some(name);
+    let mut fields = std::mem::take(headers).into_iter().peekable();
+    // A name comes with the first of its values only. It goes with the last: most have one, and
+    // a copy would be memory.
+    while let Some((Some(name), mut value)) = fields.next() {
+        let keeps = keep(&name);
+        while let Some((_, next)) = fields.next_if(|(name, _)| name.is_none()) {
+            let before = std::mem::replace(&mut value, next);
+            if keeps {
+                kept.append(&name, before);
+            }
         }
-        if let Some(name) = &current {
+        if keeps {
             kept.append(name, value);
         }
     }
@@ -126,18 +131,21 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, fields: Fields) {
     strip_with(headers, fields, Fields::HOST);
 }
 
+/// The fields that `Connection` lists.
+fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
+    let items = headers.get_all(CONNECTION).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    items
+        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
+        .filter(|name| name != TE && !is_essential(name))
+        .collect()
+}
+
 /// One pass for all that goes: it makes the map anew.
 fn strip_with(headers: &mut HeaderMap, fields: Fields, also: Fields) {
     if !fields.have(Fields(Fields::HOP_BY_HOP.0 | also.0)) {
         return;
     }
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
-        .filter(|name| name != TE && !is_essential(name))
-        .collect();
+    let listed = if fields.have(Fields::CONNECTION) { listed(headers) } else { Vec::new() };
     let trailers = fields.have(Fields::TE) && has_token(headers, &TE, "trailers");
     let kept = if trailers { Fields::TE } else { Fields::NONE };
     let gone = Fields((Fields::HOP_BY_HOP.0 | also.0) & !kept.0);

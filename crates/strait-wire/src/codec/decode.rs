@@ -169,7 +169,8 @@ struct Content<'a> {
     path: &'a [u8],
     status: u32,
     headers: Map,
-    trailers: Map,
+    /// Few have any.
+    trailers: Option<Box<Map>>,
     data: Pieces,
 }
 
@@ -188,7 +189,7 @@ impl<'a> Content<'a> {
             path: b"",
             status: 0,
             headers: Map::default(),
-            trailers: Map::default(),
+            trailers: None,
             data: Pieces::default(),
         };
         if kind == envelope::WS_FRAME {
@@ -215,7 +216,9 @@ impl<'a> Content<'a> {
             Some(Meaning::Headers) => self.headers.read(self.block, value)?,
             Some(Meaning::Body) => self.body(value)?,
             Some(Meaning::Piece) => self.piece(value)?,
-            Some(Meaning::Trailers) => self.trailers.read(self.block, value)?,
+            Some(Meaning::Trailers) => {
+                self.trailers.get_or_insert_default().read(self.block, value)?
+            }
         }
         Ok(())
     }
@@ -303,7 +306,10 @@ impl<'a> Content<'a> {
             is_request,
             first: None,
             data: self.data,
-            trailers: self.trailers.finish()?.map(Box::new),
+            trailers: match self.trailers {
+                Some(trailers) => trailers.finish()?.map(Box::new),
+                None => None,
+            },
             end: self.end,
         };
         if self.kind == envelope::WS_FRAME {

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use strait_engine::{Fault, Protocol, Reason, RequestHead};
 
 use crate::Settings;
-use crate::http::hop::{Fields, content_length, has_token, strip_request};
+use crate::http::hop::{Fields, content_length, decimal, has_token, strip_request};
 use crate::websocket::handshake;
 
 /// What an entry makes of a request's head.
@@ -263,10 +263,7 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
     };
     let port_is_fine = match port {
         [] => true,
-        [b':', digits @ ..] => {
-            let text = std::str::from_utf8(digits).unwrap_or_default();
-            digits.iter().all(u8::is_ascii_digit) && text.parse::<u16>().is_ok()
-        }
+        [b':', digits @ ..] => decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX)),
         _ => false,
     };
     !host.is_empty() && port_is_fine

@@ -10,6 +10,8 @@ use crate::Data;
 pub struct Pieces {
     first: Option<Data>,
     /// What came while there was another.
+    #[allow(clippy::box_collection)]
+    // a line is handed on with its frame, most often without this
     rest: Option<Box<VecDeque<Data>>>,
 }
 

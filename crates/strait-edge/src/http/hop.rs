@@ -163,6 +163,12 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     retain(trailers, |name| !of_the_head.contains(name));
 }
 
+/// The number that up to nineteen digits say: more may be beyond what a number can hold.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    let is_one = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    is_one.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
 /// The length that a head announces: `Ok(None)` when it does not. Where it is said twice it
 /// is said once afterwards.
 ///
@@ -171,11 +177,7 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
 pub(crate) fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ()> {
     let (mut length, mut times) = (None, 0);
     for value in headers.get_all(CONTENT_LENGTH) {
-        let bytes = value.as_bytes();
-        if bytes.is_empty() || bytes.len() > 19 || !bytes.iter().all(u8::is_ascii_digit) {
-            return Err(());
-        }
-        let number = std::str::from_utf8(bytes).ok().and_then(|t| t.parse().ok()).ok_or(())?;
+        let number = decimal(value.as_bytes()).ok_or(())?;
         if length.replace(number).is_some_and(|before: u64| before != number) {
             return Err(());
         }

@@ -56,22 +56,23 @@ impl<'a> Fields<'a> {
     /// The number and content of the next field.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {
-        // Almost all have a small number, and are short bytes or a number that is small itself.
-        if let [key @ 8..0x80, small @ ..0x80, rest @ ..] = self.0 {
-            let number = u32::from(key >> 3);
-            match key & 7 {
-                0 => {
-                    self.0 = rest;
-                    return Ok(Some((number, Value::Number(u64::from(*small)))));
-                }
-                2 if let Some((bytes, rest)) = rest.split_at_checked(usize::from(*small)) => {
-                    self.0 = rest;
-                    return Ok(Some((number, Value::Bytes(bytes))));
-                }
-                _ => {}
+        // Almost all have a key of one byte or two, and are short bytes or a small number.
+        let (key, small, rest) = match self.0 {
+            [key @ 8..0x80, small @ ..0x80, rest @ ..] => (u32::from(*key), *small, rest),
+            [low @ 0x80..=0xFF, high @ 1..0x80, small @ ..0x80, rest @ ..] => {
+                (u32::from(low & 0x7F) | u32::from(*high) << 7, *small, rest)
             }
-        }
-        self.any()
+            _ => return self.any(),
+        };
+        let (value, rest) = match key & 7 {
+            0 => (Value::Number(u64::from(small)), rest),
+            2 if let Some((bytes, rest)) = rest.split_at_checked(usize::from(small)) => {
+                (Value::Bytes(bytes), rest)
+            }
+            _ => return self.any(),
+        };
+        self.0 = rest;
+        Ok(Some((key >> 3, value)))
     }
 
     fn any(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {

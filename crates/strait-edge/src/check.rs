@@ -142,8 +142,8 @@ pub fn request_head(mut parts: Parts, trusted: bool) -> Option<Head> {
     let scheme = forwarded::scheme(&parts.headers, &peer, Scheme::HTTP);
     let made = classify(&mut parts, &scheme, &Settings::default()).ok()?;
     let mut head = made.head;
-    forwarded::set(&mut head.headers, &peer, &scheme, &head.authority);
-    let trace = forwarded::trace(&mut head.headers);
+    forwarded::set(made.fields, &mut head.headers, &peer, &scheme, &head.authority);
+    let trace = forwarded::trace(made.fields, &mut head.headers);
     let urgency = urgency(&head.headers);
     Some(Head { visitor, protocol: made.protocol, head, length: made.length, trace, urgency })
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use strait_engine::{Fault, Protocol, Reason, RequestHead};
 
 use crate::Settings;
-use crate::http::hop::{content_length, has_token, strip_request};
+use crate::http::hop::{Fields, content_length, decimal, has_token, strip_request};
 use crate::websocket::handshake;
 
 /// What an entry makes of a request's head.
@@ -26,6 +26,8 @@ pub(crate) struct Classified {
     pub(crate) must_close: bool,
     /// The visitor may wait to hear that its body is wanted (RFC 9110 10.1.1).
     pub(crate) awaits_continue: bool,
+    /// What the visitor's head had.
+    pub(crate) fields: Fields,
 }
 
 /// Why an entry refuses a request itself.
@@ -82,14 +84,19 @@ pub(crate) fn classify(
     check_sizes(uri, headers, settings)?;
     let http1 = version < Version::HTTP_2;
     let authority = authority(version, uri, headers)?;
-    let chunked = http1 && is_chunked(version, headers)?;
+    let fields = Fields::of(headers);
+    let chunked = http1 && fields.have(Fields::TRANSFER_ENCODING) && is_chunked(version, headers)?;
     if !http1 {
         check_values(headers)?;
     }
-    let length = content_length(headers).map_err(|()| bad("malformed Content-Length"))?;
+    let length = match fields.have(Fields::CONTENT_LENGTH) {
+        true => content_length(headers).map_err(|()| bad("malformed Content-Length"))?,
+        false => None,
+    };
     let path = path(method, uri)?;
-    let awaits_continue = awaits_continue(version, headers)?;
-    let upgrade = http1 && has_token(headers, &UPGRADE, "websocket");
+    let awaits_continue = fields.have(Fields::EXPECT) && awaits_continue(version, headers)?;
+    let upgrade =
+        http1 && fields.have(Fields::UPGRADE) && has_token(headers, &UPGRADE, "websocket");
     let protocol = if connect {
         handshake::check_version(headers)?;
         Protocol::WebSocket
@@ -105,24 +112,27 @@ pub(crate) fn classify(
         Protocol::Http
     };
     // Nothing is refused any more.
-    let must_close = chunked || length.is_some() || asks_to_close(headers);
+    let must_close =
+        chunked || length.is_some() || (fields.have(Fields::CONNECTION) && asks_to_close(headers));
     // A handshake is a GET, whatever the leg that it came by.
     let method = if connect { Method::GET } else { std::mem::take(method) };
     let mut headers = std::mem::take(headers);
     // HTTP/2 has no key: its handshake cannot be forged by a plain request (RFC 8441 5).
-    let websocket_key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| upgrade).cloned();
-    strip_request(&mut headers);
+    let websocket_key = if upgrade { headers.get(SEC_WEBSOCKET_KEY).cloned() } else { None };
+    strip_request(&mut headers, fields);
     if protocol == Protocol::WebSocket {
         handshake::strip_leg(&mut headers);
     }
-    join_cookies(&mut headers);
+    if fields.have(Fields::COOKIE) {
+        join_cookies(&mut headers);
+    }
     let head = RequestHead { method, scheme: scheme.clone(), authority, path, headers };
-    Ok(Classified { protocol, head, length, websocket_key, must_close, awaits_continue })
+    Ok(Classified { protocol, head, length, websocket_key, must_close, awaits_continue, fields })
 }
 
 /// Whether the visitor expects `100 Continue`. HTTP/1.0 has no expectations.
 fn awaits_continue(version: Version, headers: &HeaderMap) -> Result<bool, Refusal> {
-    if !headers.contains_key(EXPECT) || version < Version::HTTP_11 {
+    if version < Version::HTTP_11 {
         return Ok(false);
     }
     let members = headers.get_all(EXPECT).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
@@ -215,6 +225,22 @@ fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Bytes, 
     Ok(Bytes::copy_from_slice(authority))
 }
 
+/// The characters of a host that is no literal (RFC 3986 3.2.2).
+const REG_NAME: [bool; 256] = {
+    let mut is_one = [false; 256];
+    let mut byte = 0;
+    while byte < 0x80 {
+        is_one[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"-._~!$&'()*+,;=%";
+    while let [byte, rest @ ..] = others {
+        is_one[*byte as usize] = true;
+        others = rest;
+    }
+    is_one
+};
+
 /// Whether `text` is `host[:port]` (RFC 3986 3.2, without user information).
 pub(crate) fn is_authority(text: &[u8]) -> bool {
     let (host, port) = match text.first() {
@@ -229,8 +255,7 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
         }
         Some(_) => {
             let end = text.iter().position(|b| *b == b':').unwrap_or(text.len());
-            let reg_name = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b);
-            if !text[..end].iter().all(reg_name) {
+            if !text[..end].iter().all(|byte| REG_NAME[usize::from(*byte)]) {
                 return false;
             }
             text.split_at(end)
@@ -238,10 +263,7 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
     };
     let port_is_fine = match port {
         [] => true,
-        [b':', digits @ ..] => {
-            let text = std::str::from_utf8(digits).unwrap_or_default();
-            digits.iter().all(u8::is_ascii_digit) && text.parse::<u16>().is_ok()
-        }
+        [b':', digits @ ..] => decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX)),
         _ => false,
     };
     !host.is_empty() && port_is_fine

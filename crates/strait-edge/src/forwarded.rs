@@ -9,7 +9,7 @@ use http::uri::Scheme;
 use strait_engine::RequestId;
 
 use crate::classify::is_authority;
-use crate::http::hop::remove;
+use crate::http::hop::{Fields, remove};
 use crate::peer::{Peer, TrustedProxies, canonical};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -68,13 +68,21 @@ fn first<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     Some(item.trim_ascii())
 }
 
-/// Sets `X-Forwarded-For`, `-Proto` and `-Host`: from what a trusted proxy said, and from
+/// Sets `X-Forwarded-For`, `-Proto` and `-Host` of a head that had `fields`: from what a trusted proxy said, and from
 /// nothing that anybody else did.
 ///
 /// `Forwarded` goes in either case, as RFC 7239 4 allows: proxies that set `X-Forwarded-For`
 /// pass it on as the visitor sent it, and two fields that differ are a choice of lies.
-pub(crate) fn set(headers: &mut HeaderMap, peer: &Peer, scheme: &Scheme, authority: &[u8]) {
-    remove(headers, &FORWARDED);
+pub(crate) fn set(
+    fields: Fields,
+    headers: &mut HeaderMap,
+    peer: &Peer,
+    scheme: &Scheme,
+    authority: &[u8],
+) {
+    if fields.have(Fields::FORWARDED) {
+        remove(headers, &FORWARDED);
+    }
     let mut chain = Vec::new();
     let mut host = None;
     if peer.trusted {
@@ -99,14 +107,16 @@ pub(crate) fn set(headers: &mut HeaderMap, peer: &Peer, scheme: &Scheme, authori
     headers.insert(FOR, value);
 }
 
-/// The request's trace context: the caller's own when it is well formed, else a new one,
+/// The trace context of a request that had `fields`: the caller's own when it is well formed, else a new one,
 /// which the headers then carry too.
-pub(crate) fn trace(headers: &mut HeaderMap) -> Arc<str> {
-    let mut all = headers.get_all(TRACEPARENT).iter();
-    if let (Some(value), None) = (all.next(), all.next())
-        && let Some(text) = value.to_str().ok().filter(|text| is_traceparent(text))
-    {
-        return text.into();
+pub(crate) fn trace(fields: Fields, headers: &mut HeaderMap) -> Arc<str> {
+    if fields.have(Fields::TRACEPARENT) {
+        let mut all = headers.get_all(TRACEPARENT).iter();
+        if let (Some(value), None) = (all.next(), all.next())
+            && let Some(text) = value.to_str().ok().filter(|text| is_traceparent(text))
+        {
+            return text.into();
+        }
     }
     let made = RequestId::new_traceparent();
     if let Ok(value) = HeaderValue::from_bytes(&made) {
@@ -115,12 +125,18 @@ pub(crate) fn trace(headers: &mut HeaderMap) -> Arc<str> {
     std::str::from_utf8(&made).unwrap_or_default().into()
 }
 
-/// How many tunnels a request has passed before, as the last one noted in its fields, where
+/// How many tunnels a request that had `fields` has passed before, as the last one noted in its fields, where
 /// this one is counted then: a service may lead back to an entry.
-pub(crate) fn hops(headers: &mut HeaderMap) -> u32 {
-    let passed = headers.get(HOPS).and_then(|value| value.to_str().ok());
-    let passed: u32 = passed.and_then(|text| text.parse().ok()).unwrap_or(0);
-    headers.insert(HOPS, HeaderValue::from(passed.saturating_add(1)));
+pub(crate) fn hops(fields: Fields, headers: &mut HeaderMap) -> u32 {
+    let passed = match fields.have(Fields::STRAIT_HOPS) {
+        true => headers.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0),
+        false => 0_u32,
+    };
+    let value = match passed {
+        0 => const { HeaderValue::from_static("1") },
+        _ => HeaderValue::from(passed.saturating_add(1)),
+    };
+    headers.insert(HOPS, value);
     passed
 }
 
@@ -181,7 +197,7 @@ mod tests {
         let (mut headers, peer) = (forwarded(), stranger());
         assert_eq!(visitor(&headers, &peer, &proxies()).to_string(), "203.0.113.9:4000");
         let scheme = scheme(&headers, &peer, Scheme::HTTP);
-        set(&mut headers, &peer, &scheme, b"a.example");
+        set(Fields::of(&headers), &mut headers, &peer, &scheme, b"a.example");
         assert_eq!(headers[FOR], "203.0.113.9");
         assert_eq!(headers[PROTO], "http");
         assert_eq!(headers[HOST], "a.example");
@@ -193,7 +209,7 @@ mod tests {
         let (mut headers, peer) = (forwarded(), proxy());
         assert_eq!(visitor(&headers, &peer, &proxies()).to_string(), "10.9.9.9:0");
         let scheme = scheme(&headers, &peer, Scheme::HTTP);
-        set(&mut headers, &peer, &scheme, b"a.example");
+        set(Fields::of(&headers), &mut headers, &peer, &scheme, b"a.example");
         assert_eq!(headers[FOR], "10.9.9.9, 192.0.2.7");
         assert_eq!(headers[PROTO], "https");
         assert_eq!(headers[HOST], "public.example:444");
@@ -204,7 +220,7 @@ mod tests {
     fn a_trusted_proxy_that_says_nothing_is_who_asks() {
         let (mut headers, peer) = (HeaderMap::new(), proxy());
         assert_eq!(visitor(&headers, &peer, &proxies()), peer.address);
-        set(&mut headers, &peer, &Scheme::HTTPS, b"a.example");
+        set(Fields::of(&headers), &mut headers, &peer, &Scheme::HTTPS, b"a.example");
         assert_eq!(headers[FOR], "192.0.2.7");
         assert_eq!(headers[PROTO], "https");
         assert_eq!(headers[HOST], "a.example");
@@ -257,7 +273,7 @@ mod tests {
             for own in [Scheme::HTTP, Scheme::HTTPS] {
                 let mut headers = said(PROTO, values);
                 assert_eq!(scheme(&headers, &proxy(), own.clone()), own, "{values:?}");
-                set(&mut headers, &proxy(), &own, b"a");
+                set(Fields::of(&headers), &mut headers, &proxy(), &own, b"a");
                 assert_eq!(headers[PROTO], own.as_str());
             }
         }
@@ -273,7 +289,7 @@ mod tests {
             (&[""], "own"),
         ] {
             let mut headers = said(HOST, values);
-            set(&mut headers, &proxy(), &Scheme::HTTP, b"own");
+            set(Fields::of(&headers), &mut headers, &proxy(), &Scheme::HTTP, b"own");
             let hosts: Vec<_> = headers.get_all(HOST).iter().collect();
             assert_eq!(hosts, [expected], "{values:?}");
         }
@@ -293,7 +309,7 @@ mod tests {
             if let Some(said) = said {
                 headers.insert(HOPS, HeaderValue::from_static(said));
             }
-            assert_eq!(hops(&mut headers), before, "{said:?}");
+            assert_eq!(hops(Fields::of(&headers), &mut headers), before, "{said:?}");
             assert_eq!(headers[HOPS], after, "{said:?}");
         }
     }
@@ -303,10 +319,10 @@ mod tests {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let mut headers = HeaderMap::new();
         headers.insert(TRACEPARENT, HeaderValue::from_static(good));
-        assert_eq!(*trace(&mut headers), *good);
+        assert_eq!(*trace(Fields::of(&headers), &mut headers), *good);
         for bad in ["", "x", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
             headers.insert(TRACEPARENT, HeaderValue::from_str(bad).unwrap());
-            let made = trace(&mut headers);
+            let made = trace(Fields::of(&headers), &mut headers);
             assert!(is_traceparent(&made) && *made != *bad);
             assert_eq!(headers[TRACEPARENT], &*made);
         }

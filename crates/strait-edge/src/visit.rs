@@ -20,6 +20,7 @@ use crate::activity::{Active, Activity};
 use crate::backend::OVER_THE_LIMIT;
 use crate::classify::{self, Classified, Refusal, classify, fits};
 use crate::grpc::web::Web;
+use crate::http::hop::Fields;
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
 use crate::peer::Peer;
@@ -40,7 +41,9 @@ pub(crate) struct Door {
 impl Door {
     /// Whether the connection was made for another host than this one.
     fn is_for_another(&self, head: &RequestHead) -> bool {
-        self.server_name.as_deref().is_some_and(|name| !name.eq_ignore_ascii_case(head.host()))
+        self.server_name
+            .as_deref()
+            .is_some_and(|name| !name.as_bytes().eq_ignore_ascii_case(head.host()))
     }
 }
 
@@ -190,16 +193,23 @@ pub(crate) async fn visit(
     let own = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let scheme = forwarded::scheme(&parts.headers, &visit.door.peer, own);
     let settings = &visit.entry.settings;
-    let Classified { protocol, mut head, length, websocket_key, must_close, awaits_continue } =
-        match classify(&mut parts, &scheme, settings) {
-            Ok(classified) => classified,
-            Err(refusal) => {
-                if !http_body::Body::is_end_stream(&body) {
-                    visit.door.activity.left_unread();
-                }
-                return refuse(visit, &parts, refusal);
+    let Classified {
+        protocol,
+        mut head,
+        length,
+        websocket_key,
+        must_close,
+        awaits_continue,
+        fields,
+    } = match classify(&mut parts, &scheme, settings) {
+        Ok(classified) => classified,
+        Err(refusal) => {
+            if !http_body::Body::is_end_stream(&body) {
+                visit.door.activity.left_unread();
             }
-        };
+            return refuse(visit, &parts, refusal);
+        }
+    };
     visit.must_close = must_close;
     if let Some(headers) = preflight(&visit.entry, protocol, &head) {
         return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
@@ -210,10 +220,12 @@ pub(crate) async fn visit(
     context.awaits_continue =
         awaits_continue && protocol == Protocol::Http && !http_body::Body::is_end_stream(&body);
     context.misdirected = visit.door.is_for_another(&head);
-    context.trace = forwarded::trace(&mut head.headers);
-    context.hops = forwarded::hops(&mut head.headers);
-    context.urgency = classify::urgency(&head.headers);
-    forwarded::set(&mut head.headers, &visit.door.peer, &scheme, &head.authority);
+    context.trace = forwarded::trace(fields, &mut head.headers);
+    context.hops = forwarded::hops(fields, &mut head.headers);
+    if fields.have(Fields::PRIORITY) {
+        context.urgency = classify::urgency(&head.headers);
+    }
+    forwarded::set(fields, &mut head.headers, &visit.door.peer, &scheme, &head.authority);
     let request = Requested { head: Arc::new(head), context, length };
     match protocol {
         Protocol::Http => plain::entry::carry(visit, request, body).await,

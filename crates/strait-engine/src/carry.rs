@@ -7,14 +7,15 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use strait_mux::Refused;
-use strait_wire::{Opening, Part, Protocol, Reason, StreamNo};
+use strait_wire::{Opening, Part, Reason};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::now;
 use crate::pump::pump;
+use crate::session::Accepted;
 use crate::stream::{StreamReader, StreamWriter};
 use crate::{
-    Answer, Body, BoxBody, Caller, Carried, Context, EmptyBody, Exchange, Failure, Fault, Origin,
+    Answer, BoxBody, Caller, Carried, Context, EmptyBody, Exchange, Failure, Fault, Origin,
     Session, Upstream,
 };
 
@@ -24,11 +25,22 @@ impl Upstream for Session {
     }
 }
 
-async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure> {
+/// Carries `exchange` over `session`.
+///
+/// # Errors
+/// Why there is no answer.
+pub(crate) async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure> {
     let bodiless = exchange.body.is_end();
     let opening = opening(&exchange);
     let protocol = exchange.context.protocol;
-    let no = match session.with(|core| core.mux.open(opening, protocol, bodiless)) {
+    let opened = session.with(|core| {
+        let no = core.mux.open(opening, protocol, bodiless)?;
+        if bodiless {
+            core.drop_writer(no);
+        }
+        Ok(no)
+    });
+    let no = match opened {
         Ok(no) => no,
         Err(refused) => {
             let untouched = Some(Box::new(exchange));
@@ -36,16 +48,16 @@ async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure>
         }
     };
     let Exchange { head, context, body } = exchange;
-    let writer = StreamWriter::new(session.clone(), no);
     let mut reader = StreamReader::new(session.clone(), no);
     // A body that nobody has asked for yet: nothing of it is used up.
     let mut unasked = None;
-    if bodiless {
-        drop(writer);
-    } else if context.awaits_continue {
-        unasked = Some((body, writer));
-    } else {
-        start(body, writer);
+    if !bodiless {
+        let writer = StreamWriter::new(session.clone(), no);
+        if context.awaits_continue {
+            unasked = Some((body, writer));
+        } else {
+            start(body, writer);
+        }
     }
     let answered = poll_fn(|cx| {
         let mut asked = |(_, writer): &mut (_, StreamWriter)| {
@@ -118,21 +130,24 @@ fn content_length(headers: &http::HeaderMap) -> Option<u64> {
 /// Answers what the peer opens, with `upstream`, until the session ends. Each exchange has
 /// a task of its own, counted by `tasks`.
 pub async fn serve(session: Session, upstream: Arc<dyn Upstream>, tasks: TaskTracker) {
-    while let Some(no) = session.accept().await {
-        let Some((protocol, opening)) = session.with(|core| core.mux.accept(no)) else { continue };
-        let writer = StreamWriter::new(session.clone(), no);
-        let exchange = accepted(&session, no, protocol, *opening);
+    while let Some(accepted) = session.accept().await {
+        let writer = StreamWriter::new(session.clone(), accepted.no);
+        let exchange = exchange(&session, accepted);
         tasks.spawn(answer(exchange, writer, Arc::clone(&upstream)));
     }
 }
 
-fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Opening) -> Exchange {
-    let reader = StreamReader::new(session.clone(), no);
-    let size = content_length(&opening.head.headers);
-    let body: BoxBody =
-        if reader.is_end() { Box::new(EmptyBody) } else { Box::new(reader.with_size(size)) };
+fn exchange(session: &Session, accepted: Accepted) -> Exchange {
+    let Accepted { no, protocol, opening, bodiless } = accepted;
+    let body: BoxBody = if bodiless {
+        Box::new(EmptyBody)
+    } else {
+        let size = content_length(&opening.head.headers);
+        Box::new(StreamReader::new(session.clone(), no).with_size(size))
+    };
     // A deadline centuries away is none.
     let deadline = opening.deadline.filter(|left| *left < Duration::from_secs(1 << 32));
+    let opening = *opening;
     let context = Box::new(Context {
         protocol,
         id: opening.id.unwrap_or_default(),
@@ -154,7 +169,7 @@ fn accepted(session: &Session, no: StreamNo, protocol: Protocol, opening: Openin
 
 /// Carries one exchange of the peer and sends its answer back. When the peer cancels,
 /// everything here is dropped, which cancels it further on.
-async fn answer(exchange: Exchange, writer: StreamWriter, upstream: Arc<dyn Upstream>) {
+async fn answer(exchange: Exchange, mut writer: StreamWriter, upstream: Arc<dyn Upstream>) {
     let outcome = {
         let mut carried = pin!(upstream.carry(exchange));
         // What was cancelled before it began never reaches a backend.

@@ -1,6 +1,6 @@
 //! Who offers what: the services of this node and those that peers have announced.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -53,10 +53,10 @@ struct State {
     hold: Duration,
     offers: Offers,
     /// What entries see, and what peers see.
-    entries: Arc<Table<Target>>,
-    peers: Arc<Table<Target>>,
+    entries: Table<Target>,
+    peers: Table<Target>,
     /// What a peer reaches by name. The rest of a service's rule binds it all the same.
-    by_name: Arc<HashMap<Arc<str>, Table<Target>>>,
+    by_name: BTreeMap<Arc<str>, Table<Target>>,
 }
 
 impl Directory {
@@ -128,30 +128,20 @@ impl Directory {
     /// the protocols, hosts and paths that it is configured for; entries reach what peers
     /// offer, and own services that say so.
     pub(crate) fn find(&self, exchange: &Exchange) -> Option<Target> {
-        let (table, by_name) = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            match exchange.context.caller.origin {
-                Origin::Entry(_) => (Arc::clone(&state.entries), None),
-                Origin::Session(_) => (Arc::clone(&state.peers), Some(Arc::clone(&state.by_name))),
-            }
-        };
         let (head, context) = (&exchange.head, &exchange.context);
-        let find = |table: &Table<Target>| {
-            table.find(context.protocol, head.host(), head.path_only()).cloned()
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let table = match context.caller.origin {
+            Origin::Entry(_) => &state.entries,
+            Origin::Session(_) if context.service.is_empty() => &state.peers,
+            Origin::Session(_) => state.by_name.get(&*context.service)?,
         };
-        match by_name.filter(|_| !context.service.is_empty()) {
-            Some(by_name) => find(by_name.get(&*context.service)?),
-            None => find(&table),
-        }
+        table.find(context.protocol, head.host(), head.path_only()).cloned()
     }
 
     /// Whether a request of an entry has somewhere to go, connected or not.
     pub(crate) fn serves(&self, protocol: Protocol, head: &RequestHead) -> bool {
-        let entries = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(&state.entries)
-        };
-        entries.find(protocol, head.host(), head.path_only()).is_some()
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.entries.find(protocol, head.host(), head.path_only()).is_some()
     }
 
     /// Changes the offers and rebuilds the tables from them.
@@ -177,11 +167,10 @@ impl Directory {
         let at_entries =
             state.local.iter().filter(|l| l.at_entries).flat_map(|l| rules(&l.service, local(l)));
         let entries = Table::new(remote.chain(at_entries));
-        state.entries = Arc::new(entries);
-        state.peers =
-            Arc::new(Table::new(state.local.iter().flat_map(|l| rules(&l.service, local(l)))));
+        state.entries = entries;
+        state.peers = Table::new(state.local.iter().flat_map(|l| rules(&l.service, local(l))));
         let named =
             |l: &Local| (l.service.name.as_str().into(), Table::new(rules(&l.service, local(l))));
-        state.by_name = Arc::new(state.local.iter().map(named).collect());
+        state.by_name = state.local.iter().map(named).collect();
     }
 }

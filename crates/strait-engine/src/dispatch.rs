@@ -15,9 +15,11 @@ use tokio::time::{Instant as Timer, Sleep, sleep_until};
 
 use crate::clock::now;
 use crate::directory::{Directory, Target};
-use crate::flight::{Counters, Flight, Flights};
+use crate::flight::{Asked, Counters, Flight, Flights};
 use crate::visitors::{Seat, Visitors};
-use crate::{Answer, Body, BoxBody, Carried, Exchange, Failure, Fault, Record, Recorder, Upstream};
+use crate::{
+    Answer, Body, BoxBody, Carried, EmptyBody, Exchange, Failure, Fault, Record, Recorder, Upstream,
+};
 
 /// Tunnels that a request may pass; one more is taken for a loop.
 pub const MAX_HOPS: u32 = 8;
@@ -140,7 +142,8 @@ async fn within(deadline: Option<Instant>, carried: Carried<'_>) -> Result<Answe
     }
 }
 
-/// The entry of an exchange in the books. Closed exactly once, by `Drop` if need be.
+/// The entry of an exchange in the books, which closes with the answer's body: exactly once, by
+/// `Drop` if need be.
 struct Entry {
     flights: Arc<Flights>,
     recorder: Arc<dyn Recorder>,
@@ -149,10 +152,14 @@ struct Entry {
     deadline: Option<Instant>,
     record: Record,
     closed: bool,
+    /// The answer's, once there is one.
+    body: BoxBody,
+    timer: Option<std::pin::Pin<Box<Sleep>>>,
 }
 
 impl Entry {
-    fn open(dispatch: &Dispatch, exchange: &Exchange, route: Arc<str>) -> Entry {
+    /// Boxed, because it is handed on until it is the answer's body.
+    fn open(dispatch: &Dispatch, exchange: &Exchange, route: Arc<str>) -> Box<Entry> {
         let (head, context) = (&exchange.head, &exchange.context);
         let flight = Arc::new(Flight {
             id: context.id,
@@ -161,13 +168,12 @@ impl Entry {
             caller: context.caller.clone(),
             route,
             method: head.method.clone(),
-            host: head.host().to_owned(),
-            path: head.path_only().to_owned(),
+            asked: Asked::new(head.host(), head.path_only()),
             since: now(),
             counters: Counters::default(),
         });
         dispatch.recorder.started(context.protocol);
-        Entry {
+        Box::new(Entry {
             key: dispatch.flights.enter(Arc::clone(&flight)),
             flights: Arc::clone(&dispatch.flights),
             recorder: Arc::clone(&dispatch.recorder),
@@ -186,11 +192,13 @@ impl Entry {
                 duration: std::time::Duration::ZERO,
                 fault: None,
             },
-        }
+            body: Box::new(EmptyBody),
+            timer: None,
+        })
     }
 
     /// The head has come; the entry stays open with the body.
-    fn answered(mut self, answer: Answer) -> Answer {
+    fn answered(mut self: Box<Self>, answer: Answer) -> Answer {
         self.record.status = Some(answer.head.status.as_u16());
         self.record.first_byte = Some(self.age());
         self.note_grpc_status(&answer.head.headers);
@@ -198,9 +206,9 @@ impl Entry {
             self.end(None);
             return answer;
         }
-        let timer = self.deadline.map(|at| Box::pin(sleep_until(Timer::from_std(at))));
-        let body = Box::new(Recorded { body: answer.body, entry: self, timer });
-        Answer { head: answer.head, body }
+        self.timer = self.deadline.map(|at| Box::pin(sleep_until(Timer::from_std(at))));
+        self.body = answer.body;
+        Answer { head: answer.head, body: self }
     }
 
     fn age(&self) -> std::time::Duration {
@@ -284,13 +292,7 @@ impl Body for Counted {
 }
 
 /// An answer's body that keeps the books and the caller's deadline.
-struct Recorded {
-    body: BoxBody,
-    entry: Entry,
-    timer: Option<std::pin::Pin<Box<Sleep>>>,
-}
-
-impl Body for Recorded {
+impl Body for Entry {
     fn poll_part(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Part, Fault>>> {
         // First, so that an answer which never pauses does not outlive it either.
         let over = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
@@ -300,18 +302,18 @@ impl Body for Recorded {
         };
         match &part {
             Some(Ok(Part::Data(data))) => {
-                let counters = &self.entry.record.flight.counters;
+                let counters = &self.record.flight.counters;
                 count(&counters.bytes_out, &counters.messages_out, data);
                 if self.body.is_end() {
-                    self.entry.end(None);
+                    self.end(None);
                 }
             }
             Some(Ok(Part::Trailers(map))) => {
-                self.entry.note_grpc_status(map);
-                self.entry.end(None);
+                self.note_grpc_status(map);
+                self.end(None);
             }
-            Some(Err(fault)) => self.entry.end(Some(fault.clone())),
-            None => self.entry.end(None),
+            Some(Err(fault)) => self.end(Some(fault.clone())),
+            None => self.end(None),
         }
         Poll::Ready(part)
     }
@@ -325,6 +327,6 @@ impl Body for Recorded {
     }
 
     fn give_up(&mut self, fault: &Fault) {
-        self.entry.end(Some(fault.clone()));
+        self.end(Some(fault.clone()));
     }
 }

@@ -1,5 +1,6 @@
 //! Exchanges that are under way, for people who ask what is going on.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -24,14 +25,37 @@ pub struct Flight {
     pub route: Arc<str>,
     /// Request method.
     pub method: http::Method,
-    /// The request's host, as text.
-    pub host: String,
-    /// The request's path without its query, which may hold secrets.
-    pub path: String,
+    /// What was asked for.
+    pub asked: Asked,
     /// When it arrived.
     pub since: Instant,
     /// What has passed.
     pub counters: Counters,
+}
+
+/// The host of a request and its path without the query, which may hold secrets.
+#[derive(Debug)]
+pub struct Asked {
+    /// One after the other.
+    text: Box<[u8]>,
+    host: usize,
+}
+
+impl Asked {
+    /// What a request asks for, in memory of its own: its head is not kept for as long.
+    pub fn new(host: &[u8], path: &[u8]) -> Asked {
+        Asked { text: [host, path].concat().into(), host: host.len() }
+    }
+
+    /// The host, as text.
+    pub fn host(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.text[..self.host])
+    }
+
+    /// The path, as text.
+    pub fn path(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.text[self.host..])
+    }
 }
 
 /// What has passed of one exchange.

@@ -7,6 +7,7 @@ use strait_wire::Reason;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::carry::carry;
 use crate::{Answer, Carried, Exchange, Failure, Fault, Session, Upstream};
 
 /// The tunnels that offer one service.
@@ -91,7 +92,7 @@ impl Group {
         // Once more on another tunnel, where the table of faults allows it.
         for _ in 0..2 {
             let Some(session) = self.member(&tried, &last).await else { break };
-            match session.carry(exchange).await {
+            match carry(&session, exchange).await {
                 Err(Failure { fault, untouched: Some(again) })
                     if fault.may_retry(&again.head.method) =>
                 {

@@ -13,7 +13,7 @@ use loom::future::block_on;
 use loom::thread;
 use strait_mux::{Budget, Settings};
 use strait_wire::{
-    Data, First, Frame, Hello, Opening, Part, Protocol, Reason, RequestHead, RequestId,
+    Data, First, Frame, Hello, Opening, Part, Pieces, Protocol, Reason, RequestHead, RequestId,
     ResponseHead, Side, StreamFrame, StreamNo,
 };
 
@@ -89,7 +89,7 @@ fn frame(no: StreamNo, sequence: u32) -> StreamFrame {
         protocol: Protocol::Http,
         is_request: false,
         first: None,
-        data: Vec::new(),
+        data: Pieces::default(),
         trailers: None,
         end: false,
     }
@@ -138,7 +138,7 @@ fn a_reader_is_woken_by_what_comes_up_to_the_end() {
         let receiver = session.clone();
         let other = thread::spawn(move || {
             receiver.receive(answer(no)).unwrap();
-            let data = vec![Data::plain(Bytes::from_static(b"body"))];
+            let data = Data::plain(Bytes::from_static(b"body")).into();
             let last = StreamFrame { data, end: true, ..frame(no, 1) };
             receiver.receive(Frame::Stream(last)).unwrap();
         });
@@ -228,10 +228,9 @@ fn whoever_accepts_hears_of_every_request_and_of_the_end() {
             receiver.lose(Reason::ClientLost);
         });
         // The loss may overtake it: then nobody is told, and nothing is left of it.
-        while let Some(no) = block_on(session.accept()) {
-            assert_eq!(no, StreamNo(2));
-            drop(StreamReader::new(session.clone(), no));
-            drop(StreamWriter::new(session.clone(), no));
+        while let Some(accepted) = block_on(session.accept()) {
+            assert!(accepted.bodiless && accepted.no == StreamNo(2));
+            drop(StreamWriter::new(session.clone(), accepted.no));
         }
         other.join().unwrap();
         assert_eq!((session.pending(), session.stats().budget_used), (0, 0));

@@ -31,7 +31,7 @@ pub use dispatch::{Dispatch, MAX_HOPS};
 pub use driver::{Ending, Incoming, LinkError, Refusal, drive};
 pub use exchange::{Answer, Caller, Context, Exchange, Origin};
 pub use fault::Fault;
-pub use flight::{Counters, Flight, Flights};
+pub use flight::{Asked, Counters, Flight, Flights};
 pub use offers::MAX_SERVICES;
 pub use record::{Record, Recorder};
 pub use route::Match;

@@ -1,6 +1,6 @@
 //! Which service a request is for: by host, path and protocol.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use strait_wire::{Protocol, Service};
 
@@ -31,11 +31,11 @@ impl Match {
         }
     }
 
-    fn takes(&self, protocol: Protocol, path: &str) -> bool {
+    fn takes(&self, protocol: Protocol, path: &[u8]) -> bool {
         let takes_protocol = self.protocols.is_empty() || self.protocols.contains(&protocol);
-        let rest = path.strip_prefix(&self.path);
+        let rest = path.strip_prefix(self.path.as_bytes());
         takes_protocol
-            && rest.is_some_and(|r| r.is_empty() || r.starts_with('/') || self.path.is_empty())
+            && rest.is_some_and(|r| r.is_empty() || r.starts_with(b"/") || self.path.is_empty())
     }
 
     /// What a rule says beside its protocols.
@@ -48,7 +48,7 @@ impl Match {
 /// any; then the longer path; then the rule that names protocols; then the earlier one.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    exact: HashMap<String, Vec<(Match, T)>>,
+    exact: BTreeMap<Vec<u8>, Vec<(Match, T)>>,
     /// Longest suffix first.
     suffix: Vec<(Match, T)>,
     any: Vec<(Match, T)>,
@@ -56,14 +56,14 @@ pub(crate) struct Table<T> {
 
 impl<T> Table<T> {
     pub(crate) fn new(rules: impl IntoIterator<Item = (Match, T)>) -> Table<T> {
-        let mut table = Table { exact: HashMap::new(), suffix: Vec::new(), any: Vec::new() };
+        let mut table = Table { exact: BTreeMap::new(), suffix: Vec::new(), any: Vec::new() };
         for (rule, target) in rules {
             if rule.host.is_empty() {
                 table.any.push((rule, target));
             } else if rule.host.starts_with("*.") {
                 table.suffix.push((rule, target));
             } else {
-                table.exact.entry(rule.host.clone()).or_default().push((rule, target));
+                table.exact.entry(rule.host.clone().into_bytes()).or_default().push((rule, target));
             }
         }
         let rank = |(rule, _): &(Match, T)| {
@@ -77,9 +77,9 @@ impl<T> Table<T> {
     }
 
     /// Where a request leads.
-    pub(crate) fn find(&self, protocol: Protocol, host: &str, path: &str) -> Option<&T> {
+    pub(crate) fn find(&self, protocol: Protocol, host: &[u8], path: &[u8]) -> Option<&T> {
         let lower;
-        let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        let host = if host.iter().any(u8::is_ascii_uppercase) {
             lower = host.to_ascii_lowercase();
             &lower
         } else {
@@ -94,7 +94,7 @@ impl<T> Table<T> {
         }
         let under = |(rule, _): &&(Match, T)| {
             // "*.example.org" covers "a.example.org", not "example.org".
-            let suffix = &rule.host[1..];
+            let suffix = &rule.host.as_bytes()[1..];
             host.len() > suffix.len() && host.ends_with(suffix) && rule.takes(protocol, path)
         };
         self.suffix
@@ -129,7 +129,9 @@ mod tests {
             (rule(&[], "*.deep.example.org", ""), "deep"),
             (rule(&[], "a.example.org", "/x"), "exact"),
         ]);
-        let find = |protocol, host, path| table.find(protocol, host, path).copied();
+        let find = |protocol, host: &str, path: &str| {
+            table.find(protocol, host.as_bytes(), path.as_bytes()).copied()
+        };
         assert_eq!(find(Protocol::Http, "localhost", "/"), Some("any"));
         assert_eq!(find(Protocol::Grpc, "localhost", "/p.S/M"), Some("grpc"));
         assert_eq!(find(Protocol::Http, "localhost", "/api/v1"), Some("api"));
@@ -144,8 +146,8 @@ mod tests {
     #[test]
     fn no_rule_no_route() {
         let table = Table::new([(rule(&[Protocol::Grpc], "a", "/p"), ())]);
-        assert_eq!(table.find(Protocol::Http, "a", "/p"), None);
-        assert_eq!(table.find(Protocol::Grpc, "b", "/p"), None);
-        assert_eq!(table.find(Protocol::Grpc, "a", "/q"), None);
+        assert_eq!(table.find(Protocol::Http, b"a", b"/p"), None);
+        assert_eq!(table.find(Protocol::Grpc, b"b", b"/p"), None);
+        assert_eq!(table.find(Protocol::Grpc, b"a", b"/q"), None);
     }
 }

@@ -7,7 +7,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use strait_mux::{Budget, Event, Fatal, Mux, NumberMap, Settings, Stats};
-use strait_wire::{Announced, Announcement, Frame, GoAway, Hello, Reason, Side, StreamNo};
+use strait_wire::{
+    Announced, Announcement, Frame, GoAway, Hello, Opening, Protocol, Reason, Side, StreamNo,
+};
 
 use crate::clock::now;
 use crate::sync::{Mutex, MutexGuard};
@@ -49,6 +51,15 @@ struct Wakers {
     writer: Option<Waker>,
 }
 
+/// A request that the peer opened.
+pub(crate) struct Accepted {
+    pub(crate) no: StreamNo,
+    pub(crate) protocol: Protocol,
+    pub(crate) opening: Box<Opening>,
+    /// It has ended with its head: there is nothing to read, and no handle for that.
+    pub(crate) bodiless: bool,
+}
+
 /// What the peer said about itself.
 #[derive(Debug)]
 pub enum News {
@@ -80,7 +91,10 @@ impl Wakes {
     }
 
     fn wake(self) {
-        self.first.into_iter().chain(self.more).for_each(Waker::wake);
+        if let Some(first) = self.first {
+            first.wake();
+            self.more.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -194,12 +208,11 @@ impl Session {
         .await
     }
 
-    /// The number of the next request that the peer opened; `None` once the session has
-    /// ended.
-    pub(crate) async fn accept(&self) -> Option<StreamNo> {
+    /// The next request that the peer opened; `None` once the session has ended.
+    pub(crate) async fn accept(&self) -> Option<Accepted> {
         poll_fn(|cx| {
-            self.with(|core| match core.accepted.pop_front() {
-                Some(no) => Poll::Ready(Some(no)),
+            self.with(|core| match core.next_accepted() {
+                Some(accepted) => Poll::Ready(Some(accepted)),
                 None if core.closed => Poll::Ready(None),
                 None => {
                     register(&mut core.listener, cx);
@@ -304,6 +317,16 @@ fn register(slot: &mut Option<Waker>, cx: &Context<'_>) {
 }
 
 impl Core {
+    /// The next request that the peer opened, and that is still to be answered.
+    fn next_accepted(&mut self) -> Option<Accepted> {
+        loop {
+            let no = self.accepted.pop_front()?;
+            if let Some((protocol, opening)) = self.mux.accept(no) {
+                return Some(Accepted { no, protocol, opening, bodiless: self.end_reading(no) });
+            }
+        }
+    }
+
     /// Keeps the waker of whoever reads `no`.
     pub(crate) fn wait_readable(&mut self, no: StreamNo, cx: &Context<'_>) {
         register(&mut self.wakers.entry(no).or_default().reader, cx);
@@ -321,6 +344,16 @@ impl Core {
             wakers.reader = None;
         }
         self.tidy(no);
+    }
+
+    /// Drops the reading handle of `no` if everything was taken up to the proper end, and says
+    /// whether that is so: nobody need ask again.
+    pub(crate) fn end_reading(&mut self, no: StreamNo) -> bool {
+        let drained = self.mux.is_drained(no);
+        if drained {
+            self.drop_reader(no);
+        }
+        drained
     }
 
     /// The writing handle of `no` is dropped.

@@ -11,6 +11,7 @@ use crate::{Body, Fault, Session, Share, Turns};
 /// What the peer sends for one request. Dropped before the end, it cancels.
 pub(crate) struct StreamReader {
     session: Session,
+    /// [`NONE`] once everything was taken and the handle is given back.
     no: StreamNo,
     size: Option<u64>,
     share: Share,
@@ -19,8 +20,12 @@ pub(crate) struct StreamReader {
 /// What this side sends for one request. Dropped before the end, it cancels.
 pub(crate) struct StreamWriter {
     session: Session,
+    /// [`NONE`] once everything is queued and the handle is given back.
     no: StreamNo,
 }
+
+/// The number of no request.
+const NONE: StreamNo = StreamNo(0);
 
 /// The fault of a request that is gone.
 pub(crate) fn fault(gone: Gone) -> Fault {
@@ -60,14 +65,25 @@ impl StreamReader {
 impl Body for StreamReader {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
         let StreamReader { session, no, share, .. } = self;
+        if *no == NONE {
+            return Poll::Ready(None);
+        }
         ready!(share.poll_turn(session.turns(), cx));
         session.with(|core| match core.mux.take(*no, now()) {
             Taken::Data(data) => {
                 share.spend(data.weight());
+                if core.end_reading(*no) {
+                    *no = NONE;
+                }
                 Poll::Ready(Some(Ok(Part::Data(data))))
             }
             Taken::Trailers(map) => Poll::Ready(Some(Ok(Part::Trailers(*map)))),
-            Taken::End => Poll::Ready(None),
+            Taken::End => {
+                if core.end_reading(*no) {
+                    *no = NONE;
+                }
+                Poll::Ready(None)
+            }
             Taken::Gone(gone) => Poll::Ready(Some(Err(fault(gone)))),
             Taken::Head(_) => {
                 Poll::Ready(Some(Err(Fault::because(Reason::Protocol, "a second head"))))
@@ -81,7 +97,7 @@ impl Body for StreamReader {
     }
 
     fn is_end(&self) -> bool {
-        self.session.look(|core| core.mux.is_drained(self.no))
+        self.no == NONE || self.session.look(|core| core.mux.is_drained(self.no))
     }
 
     fn size(&self) -> Option<u64> {
@@ -91,7 +107,9 @@ impl Body for StreamReader {
 
 impl Drop for StreamReader {
     fn drop(&mut self) {
-        self.session.with(|core| core.drop_reader(self.no));
+        if self.no != NONE {
+            self.session.with(|core| core.drop_reader(self.no));
+        }
     }
 }
 
@@ -108,7 +126,7 @@ impl StreamWriter {
     /// Queues the answer's head together with what is already known of its body, so that a
     /// small answer is one message.
     pub(crate) fn respond(
-        &self,
+        &mut self,
         head: ResponseHead,
         first: Option<Part>,
         end: bool,
@@ -125,6 +143,7 @@ impl StreamWriter {
             };
             if end || trailers.is_some() {
                 core.mux.finish(self.no, trailers).map_err(fault)?;
+                core.drop_writer(std::mem::replace(&mut self.no, NONE));
             }
             Ok(())
         })
@@ -175,6 +194,8 @@ impl StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
-        self.session.with(|core| core.drop_writer(self.no));
+        if self.no != NONE {
+            self.session.with(|core| core.drop_writer(self.no));
+        }
     }
 }

@@ -55,6 +55,10 @@ impl Budget {
 
     /// Gives `bytes` back.
     pub fn release(&self, bytes: usize) {
+        // Most ends have nothing left to give back.
+        if bytes == 0 {
+            return;
+        }
         let before = self.0.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "released {bytes} of {before} bytes");
         if let Some(parent) = &self.0.parent {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use strait_wire::{Data, StreamNo};
+use strait_wire::{Data, Pieces, StreamNo};
 
 use crate::life::State;
 use crate::mux::Mux;
@@ -125,9 +125,7 @@ impl Mux {
 
     fn check_stream(&self, no: StreamNo, stream: &Stream) -> Result<(), String> {
         let (send, recv) = (&stream.send, &stream.recv);
-        let weight = |queue: &std::collections::VecDeque<Data>| -> usize {
-            queue.iter().map(Data::weight).sum()
-        };
+        let weight = |queue: &Pieces| -> usize { queue.iter().map(Data::weight).sum() };
         let held = send.first.is_some() || !send.queue.is_empty() || recv.first.is_some();
         let facts = [
             (send.queued == weight(&send.queue), "the weight of the send queue"),

@@ -33,8 +33,11 @@ impl Pace {
     /// counts as well, so what is not under load keeps small pieces.
     pub(crate) fn sent(&mut self, bytes: usize, settings: &Settings, now: Instant) {
         self.bytes += bytes;
+        if self.bytes < SAMPLE {
+            return;
+        }
         let took = now.duration_since(self.since);
-        if self.bytes < SAMPLE || took.is_zero() {
+        if took.is_zero() {
             return;
         }
         let carried = self.bytes as f64 * settings.piece_time.as_secs_f64() / took.as_secs_f64();

@@ -238,7 +238,8 @@ impl Mux {
             None => {}
         }
         let recv = &mut stream.recv;
-        for data in frame.data {
+        let mut pieces = frame.data;
+        while let Some(data) = pieces.pop_front() {
             step(&mut recv.state, Happening::Data)?;
             // Credit that the peer was not told of yet is none.
             let within = recv.window.receive(data.weight())

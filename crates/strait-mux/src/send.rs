@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use strait_wire::{Frame, PIECE_WEIGHT, StreamFrame, StreamNo};
+use strait_wire::{Frame, PIECE_WEIGHT, Pieces, StreamFrame, StreamNo};
 
 use crate::life::State;
 use crate::mux::Mux;
@@ -94,7 +94,7 @@ impl Mux {
         let first = stream.take_first(&self.budget);
         let send = &mut stream.send;
         let alone = first.is_some() && stream.protocol.head_travels_alone();
-        let mut data = Vec::new();
+        let mut data = Pieces::default();
         let mut bytes = 0;
         while !alone
             && bytes < limit
@@ -102,7 +102,7 @@ impl Mux {
         {
             bytes += piece.weight();
             self.stats.bytes_out += piece.bytes.len() as u64;
-            data.push(piece);
+            data.push_back(piece);
             if !stream.protocol.packs_messages() {
                 break;
             }

@@ -1,10 +1,11 @@
 //! One request inside the mux: two halves and what is queued in them.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use http::HeaderMap;
-use strait_wire::{Data, First, Opening, PIECE_WEIGHT, Protocol, RequestHead, ResponseHead};
+use strait_wire::{
+    Data, First, Opening, PIECE_WEIGHT, Pieces, Protocol, RequestHead, ResponseHead,
+};
 
 use crate::life::State;
 use crate::schedule::Turn;
@@ -59,7 +60,7 @@ pub(crate) struct SendHalf {
     /// Follows what was queued, not what was sent.
     pub(crate) state: State,
     pub(crate) first: Option<First>,
-    pub(crate) queue: VecDeque<Data>,
+    pub(crate) queue: Pieces,
     /// Weight of the queue, in bytes.
     pub(crate) queued: usize,
     pub(crate) trailers: Option<Box<HeaderMap>>,
@@ -87,7 +88,7 @@ pub(crate) struct SendHalf {
 pub(crate) struct RecvHalf {
     pub(crate) state: State,
     pub(crate) first: Option<Box<ResponseHead>>,
-    pub(crate) queue: VecDeque<Data>,
+    pub(crate) queue: Pieces,
     pub(crate) trailers: Option<Box<HeaderMap>>,
     /// Bytes of the budget for them.
     pub(crate) trailers_cost: usize,
@@ -111,7 +112,7 @@ impl Stream {
             send: SendHalf {
                 state: State::Idle,
                 first: None,
-                queue: VecDeque::new(),
+                queue: Pieces::default(),
                 queued: 0,
                 trailers: None,
                 trailers_cost: 0,
@@ -128,7 +129,7 @@ impl Stream {
             recv: RecvHalf {
                 state: State::Idle,
                 first: None,
-                queue: VecDeque::new(),
+                queue: Pieces::default(),
                 trailers: None,
                 trailers_cost: 0,
                 window,
@@ -275,7 +276,7 @@ impl SendHalf {
     /// Drops everything that is queued.
     pub(crate) fn clear(&mut self, budget: &Budget) {
         self.first = None;
-        self.queue = VecDeque::new();
+        self.queue = Pieces::default();
         self.take_trailers(budget);
         budget.release(std::mem::take(&mut self.queued));
         self.state = State::Reset;
@@ -325,7 +326,7 @@ impl RecvHalf {
             self.state = State::Reset;
         }
         self.first = None;
-        self.queue = VecDeque::new();
+        self.queue = Pieces::default();
         self.take_trailers(budget);
         self.window.close(budget);
         self.credit_due = 0;

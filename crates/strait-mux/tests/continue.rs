@@ -44,7 +44,7 @@ fn the_answering_side_grants_when_its_reader_asks_for_the_body_and_not_before() 
     assert!(matches!(node.pull_all()[..], [Frame::Credit(NO, 262_144)]));
     assert!(matches!(node.take(NO), Taken::Pending));
     assert!(node.pull_all().is_empty(), "once");
-    let data = vec![plain(100_000)];
+    let data = plain(100_000).into();
     node.give(Frame::Stream(StreamFrame { data, end: true, ..chunk(NO.0, 1, true) }));
     assert!(matches!(node.take(NO), Taken::Data(data) if data.bytes.len() == 100_000));
     assert!(matches!(node.take(NO), Taken::End));
@@ -64,7 +64,7 @@ fn the_opener_has_no_room_before_the_first_grant() {
     assert!(node.writable(no), "the writer is told");
     assert_eq!(node.mux.room(no), Ok(65_536));
     node.mux.push(no, plain(1000)).expect("open");
-    assert_eq!(node.pull_chunks()[0].data[0].bytes.len(), 300 - PIECE_WEIGHT);
+    assert_eq!(node.pull_chunks()[0].data.front().unwrap().bytes.len(), 300 - PIECE_WEIGHT);
     node.mux.reset(no, Reason::Cancelled, false, "");
     node.drop_handles(no);
     node.is_empty();
@@ -118,7 +118,7 @@ fn a_peer_that_does_not_know_how_to_wait_is_not_asked_to() {
 #[test]
 fn what_comes_before_it_was_granted_cuts_the_request() {
     let mut node = Node::new();
-    let data = || vec![plain(1)];
+    let data = || plain(1).into();
     node.give(Frame::Stream(StreamFrame { data: data(), ..opened() }));
     let resets = node.pull_resets();
     assert_eq!(resets[0].reason, Reason::FlowControl, "{resets:?}");

@@ -24,7 +24,7 @@ fn granted(node: &mut Node) -> Vec<u32> {
 fn feed(node: &mut Node, no: StreamNo, sequence: &mut u32, weight: usize) {
     for _ in 0..weight / KIB {
         *sequence += 1;
-        let data = vec![plain(KIB - PIECE_WEIGHT)];
+        let data = plain(KIB - PIECE_WEIGHT).into();
         node.give(Frame::Stream(StreamFrame { data, ..chunk(no.0, *sequence, false) }));
     }
 }
@@ -226,19 +226,23 @@ fn a_piece_is_cut_to_what_the_credit_allows() {
     let data = Data { bytes: vec![b'm'; 50].into(), start, ends_message: true };
     node.mux.push(no, data).expect("open");
     let chunks = node.pull_chunks();
-    let first = &chunks[0].data[0];
+    let first = chunks[0].data.front().unwrap();
     assert_eq!((first.bytes.len(), first.start, first.ends_message), (36, start, false));
     assert_eq!(node.mux.room(no), Ok(0), "stalled with something queued");
 
     // 64 bytes buy no payload, one more buys one byte.
     for (credit, payload) in [(64, 0), (1, 1), (64 + 12, 12)] {
         node.give(Frame::Credit(no, credit));
-        let sent: Vec<_> = node.pull_chunks().into_iter().flat_map(|c| c.data).collect();
+        let sent: Vec<_> = node
+            .pull_chunks()
+            .into_iter()
+            .flat_map(|c| c.data.iter().cloned().collect::<Vec<_>>())
+            .collect();
         assert_eq!(sent.iter().map(|d| d.bytes.len()).sum::<usize>(), payload);
         assert!(sent.iter().all(|d| d.start.is_none() && !d.ends_message && !d.bytes.is_empty()));
     }
     node.give(Frame::Credit(no, 65));
-    let last = node.pull_chunks().remove(0).data.remove(0);
+    let last = node.pull_chunks().remove(0).data.pop_front().unwrap();
     assert_eq!((last.bytes.len(), last.ends_message), (1, true));
     assert!(node.writable(no), "there is room again");
     node.drop_handles(no);
@@ -322,12 +326,12 @@ fn an_abandoned_reader_gives_its_window_back_and_drops_what_still_comes() {
     let mut node = Node::new();
     node.give(Frame::Stream(open(2, false)));
     let no = StreamNo(2);
-    node.give(Frame::Stream(StreamFrame { data: vec![plain(5_000)], ..chunk(2, 1, true) }));
+    node.give(Frame::Stream(StreamFrame { data: plain(5_000).into(), ..chunk(2, 1, true) }));
     let window = node.mux.accounts(no).expect("open").window;
     let before = node.budget.used();
     node.mux.drop_reader(no);
     assert_eq!(before - node.budget.used(), window);
-    node.give(Frame::Stream(StreamFrame { data: vec![plain(5_000)], ..chunk(2, 2, true) }));
+    node.give(Frame::Stream(StreamFrame { data: plain(5_000).into(), ..chunk(2, 2, true) }));
     node.give(Frame::Stream(StreamFrame { end: true, ..chunk(2, 3, true) }));
     assert_eq!(node.mux.violations(), 0);
     assert!(node.pull_resets().is_empty(), "the answer is still to come");

@@ -70,10 +70,10 @@ fn the_worked_example_adds_up() {
     node.pull_all();
     assert_eq!(left(&node), 25_472);
     node.mux.push(no, plain(60_000)).expect("open");
-    assert_eq!(node.pull_chunks()[0].data[0].bytes.len(), 25_408);
+    assert_eq!(node.pull_chunks()[0].data.front().unwrap().bytes.len(), 25_408);
     assert_eq!((left(&node), node.mux.room(no)), (0, Ok(0)));
     node.give(Frame::Credit(no, 196_608));
-    assert_eq!(node.pull_chunks()[0].data[0].bytes.len(), 34_592);
+    assert_eq!(node.pull_chunks()[0].data.front().unwrap().bytes.len(), 34_592);
     assert_eq!(left(&node), 161_952);
 
     // The answering side.
@@ -86,7 +86,7 @@ fn the_worked_example_adds_up() {
     let frames = node.pull_all();
     assert!(matches!(frames[..], [Frame::Credit(StreamNo(2), 196_608)]), "{frames:?}");
     for (sequence, size) in [(1, 40_000), (2, 25_408), (3, 34_592)] {
-        let data = vec![plain(size)];
+        let data = plain(size).into();
         node.give(Frame::Stream(StreamFrame { data, ..chunk(2, sequence, true) }));
     }
     assert_eq!(node.mux.accounts(StreamNo(2)).expect("open").buffered, 100_192);

@@ -21,7 +21,7 @@ fn a_complete_answer_outlives_the_tunnel() {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", "1".parse().expect("a value"));
     let whole = StreamFrame {
-        data: vec![plain(3_000)],
+        data: plain(3_000).into(),
         trailers: Some(Box::new(trailers)),
         ..answer(no.0, true)
     };
@@ -43,7 +43,7 @@ fn a_cut_answer_never_looks_complete() {
     for way in 0..3 {
         let mut node = Node::new();
         let no = node.opened(true);
-        node.give(Frame::Stream(StreamFrame { data: vec![plain(3_000)], ..answer(no.0, false) }));
+        node.give(Frame::Stream(StreamFrame { data: plain(3_000).into(), ..answer(no.0, false) }));
         assert!(matches!(node.take(no), Taken::Head(_)));
         match way {
             0 => node.mux.lose(Reason::ClientLost),
@@ -63,7 +63,7 @@ fn a_cut_between_the_end_and_its_delivery_is_a_cut() {
     // Of an answering side: the opener gave up, whatever had arrived of its request.
     let mut node = Node::new();
     let no = StreamNo(2);
-    node.give(Frame::Stream(StreamFrame { data: vec![plain(9)], ..open(2, true) }));
+    node.give(Frame::Stream(StreamFrame { data: plain(9).into(), ..open(2, true) }));
     node.give(reset(no, Reason::Cancelled));
     assert_eq!(node.reason(no), Reason::Cancelled);
     assert_eq!(node.mux.respond(no, ok()).map_err(|gone| gone.reason), Err(Reason::Cancelled));
@@ -174,13 +174,13 @@ fn a_reset_that_crosses_data_gives_every_byte_back() {
     // Ours crosses theirs.
     let mut node = Node::new();
     let no = node.opened(false);
-    node.give(Frame::Stream(StreamFrame { data: vec![plain(4_000)], ..answer(no.0, false) }));
+    node.give(Frame::Stream(StreamFrame { data: plain(4_000).into(), ..answer(no.0, false) }));
     for _ in 0..5 {
         node.mux.push(no, plain(9_000)).expect("open");
     }
     node.mux.reset(no, Reason::Deadline, false, "too late");
     node.mux.reset(no, Reason::Internal, false, "again");
-    node.give(Frame::Stream(StreamFrame { data: vec![plain(4_000)], ..chunk(no.0, 1, false) }));
+    node.give(Frame::Stream(StreamFrame { data: plain(4_000).into(), ..chunk(no.0, 1, false) }));
     node.give(Frame::Credit(no, 4_000));
     node.give(reset(no, Reason::BackendReset));
     let frames = node.pull_all();
@@ -269,7 +269,7 @@ fn a_ping_is_answered_whatever_readers_and_writers_do() {
     }
     for no in &open_requests {
         let room = node.mux.accounts(*no).expect("open").outstanding - 64;
-        let data = vec![plain(room)];
+        let data = plain(room).into();
         node.give(Frame::Stream(StreamFrame { data, ..answer(no.0, false) }));
     }
     assert!(node.pull().is_none(), "everything stalls");

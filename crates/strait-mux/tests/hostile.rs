@@ -30,7 +30,7 @@ fn costs_one_request(node: &mut Node, no: u64, frames: Vec<Frame>, reason: Reaso
     node.give(Frame::Stream(answer(bystander.0, true)));
     assert!(matches!(node.take(bystander), Taken::Head(_)));
     assert!(matches!(node.take(bystander), Taken::End));
-    let more = StreamFrame { data: vec![plain(10)], end: true, ..chunk(1_000, 1, true) };
+    let more = StreamFrame { data: plain(10).into(), end: true, ..chunk(1_000, 1, true) };
     node.give(Frame::Stream(more));
     assert!(matches!(node.take(StreamNo(1_000)), Taken::Data(_)));
     assert!(matches!(node.take(StreamNo(1_000)), Taken::End));
@@ -60,7 +60,7 @@ fn serving() -> Node {
 #[test]
 fn a_chunk_before_the_first_one() {
     let (mut node, no) = asking(false);
-    let early = StreamFrame { data: vec![plain(1)], ..chunk(no, 0, false) };
+    let early = StreamFrame { data: plain(1).into(), ..chunk(no, 0, false) };
     costs_one_request(&mut node, no, vec![Frame::Stream(early)], Reason::Protocol);
     let (mut node, no) = asking(false);
     let end = StreamFrame { end: true, ..chunk(no, 0, false) };
@@ -83,7 +83,7 @@ fn a_second_first_chunk() {
 #[test]
 fn a_chunk_after_the_last_one() {
     for late in [
-        StreamFrame { data: vec![plain(1)], ..chunk(PEERS, 2, true) },
+        StreamFrame { data: plain(1).into(), ..chunk(PEERS, 2, true) },
         StreamFrame { end: true, ..chunk(PEERS, 2, true) },
         chunk(PEERS, 2, true),
     ] {
@@ -110,7 +110,7 @@ fn a_second_answer_after_a_complete_one_changes_nothing() {
 fn a_gap_in_the_sequence() {
     for sequence in [0, 2, u32::MAX] {
         let mut node = serving();
-        let gap = StreamFrame { data: vec![plain(1)], ..chunk(PEERS, sequence, true) };
+        let gap = StreamFrame { data: plain(1).into(), ..chunk(PEERS, sequence, true) };
         costs_one_request(&mut node, PEERS, vec![Frame::Stream(gap)], Reason::Protocol);
     }
 }
@@ -120,7 +120,7 @@ fn a_payload_of_another_protocol() {
     for (own, protocol) in pairs() {
         let mut node = Node::new();
         node.give(Frame::Stream(StreamFrame { protocol: own, ..open(PEERS, false) }));
-        let other = StreamFrame { protocol, data: vec![plain(1)], ..chunk(PEERS, 1, true) };
+        let other = StreamFrame { protocol, data: plain(1).into(), ..chunk(PEERS, 1, true) };
         costs_one_request(&mut node, PEERS, vec![Frame::Stream(other)], Reason::Protocol);
 
         let mut node = Node::new();
@@ -153,7 +153,7 @@ fn a_payload_of_the_other_direction() {
     let other = StreamFrame { sequence: 1, ..answer(PEERS, false) };
     costs_one_request(&mut node, PEERS, vec![Frame::Stream(other)], Reason::Protocol);
     let (mut node, no) = asking(true);
-    let other = StreamFrame { data: vec![plain(1)], ..chunk(no, 1, true) };
+    let other = StreamFrame { data: plain(1).into(), ..chunk(no, 1, true) };
     costs_one_request(&mut node, no, vec![Frame::Stream(other)], Reason::Protocol);
     // A head of the wrong kind under the right direction: only raw frames can say that.
     let (mut node, no) = asking(true);
@@ -169,7 +169,7 @@ fn a_payload_of_the_other_direction() {
 fn data_beyond_the_credit() {
     let mut node = serving();
     let granted = node.mux.accounts(StreamNo(PEERS)).expect("in the table").outstanding;
-    let data = vec![plain(granted - 64), plain(0)];
+    let data = [plain(granted - 64), plain(0)].into_iter().collect();
     let beyond = StreamFrame { protocol: Protocol::Http, data, ..chunk(PEERS, 1, true) };
     costs_one_request(&mut node, PEERS, vec![Frame::Stream(beyond)], Reason::FlowControl);
 }
@@ -181,10 +181,10 @@ fn credit_that_was_not_told_yet_is_none() {
     let accounts = node.mux.accounts(StreamNo(PEERS)).expect("in the table");
     assert!(accounts.credit_due > 0);
     let told = accounts.outstanding - accounts.credit_due;
-    let all = StreamFrame { data: vec![plain(told - 64)], ..chunk(PEERS, 1, true) };
+    let all = StreamFrame { data: plain(told - 64).into(), ..chunk(PEERS, 1, true) };
     node.give(Frame::Stream(all));
     assert_eq!(node.mux.violations(), 0);
-    node.give(Frame::Stream(StreamFrame { data: vec![plain(1)], ..chunk(PEERS, 2, true) }));
+    node.give(Frame::Stream(StreamFrame { data: plain(1).into(), ..chunk(PEERS, 2, true) }));
     assert_eq!(node.pull_resets()[0].reason, Reason::FlowControl);
     node.drop_handles(StreamNo(PEERS));
     node.is_empty();
@@ -194,7 +194,7 @@ fn credit_that_was_not_told_yet_is_none() {
 fn an_opening_with_data_beyond_the_credit_is_refused() {
     for end in [false, true] {
         let mut node = Node::new();
-        let data = vec![plain(64 * 1024)];
+        let data = plain(64 * 1024).into();
         node.give(Frame::Stream(StreamFrame { data, ..open(PEERS, end) }));
         let resets = node.pull_resets();
         assert_eq!((resets.len(), resets[0].reason), (1, Reason::FlowControl));
@@ -228,7 +228,7 @@ fn malformed_content_costs_its_request() {
     let mut node = Node::new();
     node.give(Frame::Malformed(StreamNo(PEERS), "not a method"));
     assert!(node.pull_resets()[0].retry_safe);
-    node.give(Frame::Stream(StreamFrame { data: vec![plain(1)], ..chunk(PEERS, 1, true) }));
+    node.give(Frame::Stream(StreamFrame { data: plain(1).into(), ..chunk(PEERS, 1, true) }));
     node.give(Frame::Stream(open(PEERS, true)));
     assert_eq!(node.mux.violations(), 1, "what follows it is late, not wrong");
     node.is_empty();
@@ -290,7 +290,7 @@ fn what_comes_late_for_a_finished_request_is_ignored() {
     for late in [no.0, PEERS] {
         node.give(Frame::Credit(StreamNo(late), 10));
         node.give(Frame::Reset(reset(late)));
-        let late = StreamFrame { data: vec![plain(9)], ..chunk(late, 1, late == PEERS) };
+        let late = StreamFrame { data: plain(9).into(), ..chunk(late, 1, late == PEERS) };
         node.give(Frame::Stream(late));
     }
     assert_eq!(node.mux.violations(), 0);
@@ -439,7 +439,8 @@ fn marks_and_fields_of_any_shape_do_no_harm() {
     // A peer may lie about messages; the mux passes marks on and believes none of them.
     let mut node = serving();
     let start = Some(MessageStart { tag: 255, length: u64::MAX });
-    let data = vec![Data { bytes: "x".into(), start, ends_message: true }; 20];
+    let piece = Data { bytes: "x".into(), start, ends_message: true };
+    let data = std::iter::repeat_n(piece, 20).collect();
     let mut trailers = HeaderMap::new();
     trailers.insert("x", HeaderValue::from_static("y"));
     let chunk = chunk(PEERS, 1, true);

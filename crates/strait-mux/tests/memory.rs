@@ -104,7 +104,7 @@ fn tiny_pieces(size: usize) -> usize {
         let mut frames = vec![Frame::Stream(answer(no.0, false))];
         let pieces = window / (size + 64);
         frames.extend((1..=pieces as u32).map(|sequence| {
-            Frame::Stream(StreamFrame { data: vec![plain(size)], ..chunk(no.0, sequence, false) })
+            Frame::Stream(StreamFrame { data: plain(size).into(), ..chunk(no.0, sequence, false) })
         }));
         arrive(&mut node, frames);
         node.events();
@@ -134,7 +134,7 @@ fn the_budget_bounds_what_the_allocator_counts() {
     case("trailers", greedy(trailers), true);
     // A small head beside 60 KiB that are dropped at once must not keep them alive.
     let beside = |no: StreamNo| {
-        let waste = StreamFrame { data: vec![plain(60 * KIB)], ..chunk(1, 7, false) };
+        let waste = StreamFrame { data: plain(60 * KIB).into(), ..chunk(1, 7, false) };
         vec![with_head(no, fields(8, 20)), waste]
     };
     case("heads beside data", greedy(beside), false);

@@ -147,7 +147,7 @@ fn flight(flight: &Flight) -> ExchangeStatus {
         id: flight.id.to_string(),
         protocol: flight.protocol.to_string(),
         route: flight.route.to_string(),
-        what: format!("{} {}", flight.method, flight.path),
+        what: format!("{} {}", flight.method, flight.asked.path()),
         from: flight.caller.origin.name().to_string(),
         age_ms: millis(Instant::now().saturating_duration_since(flight.since)),
         bytes_in: read(&flight.counters.bytes_in),

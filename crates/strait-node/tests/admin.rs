@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use strait_engine::{Caller, Counters, Fault, Flight, Origin, Reason, Record, Recorder};
+use strait_engine::{Asked, Caller, Counters, Fault, Flight, Origin, Reason, Record, Recorder};
 use strait_node::admin::Admin;
 use strait_node::config::AdminConfig;
 use strait_node::observe::{
@@ -119,8 +119,7 @@ fn record(protocol: Protocol, route: &str) -> Record {
         caller: Caller { origin: Origin::Entry(Arc::from("web")), address: None, version: None },
         route: Arc::from(route),
         method: http::Method::POST,
-        host: "h".to_owned(),
-        path: "/p".to_owned(),
+        asked: Asked::new(b"h", b"/p"),
         since: Instant::now(),
         counters: Counters::default(),
     };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use crate::{
-    Announced, Announcement, Data, GoAway, Hello, PIECE_WEIGHT, Protocol, Reason, RequestHead,
-    RequestId, ResponseHead, Settings, StreamNo,
+    Announced, Announcement, Data, GoAway, Hello, PIECE_WEIGHT, Pieces, Protocol, Reason,
+    RequestHead, RequestId, ResponseHead, Settings, StreamNo,
 };
 
 /// One unit on the tunnel, the same in both directions.
@@ -66,7 +66,7 @@ pub struct StreamFrame {
     /// The head, on the first frame of a direction.
     pub first: Option<First>,
     /// Pieces of the body, in order.
-    pub data: Vec<Data>,
+    pub data: Pieces,
     /// Trailers; only together with `end`.
     pub trailers: Option<Box<HeaderMap>>,
     /// This direction ends here.

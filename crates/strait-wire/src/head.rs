@@ -64,19 +64,22 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// The host of the authority without its port, as text ("" when it is not UTF-8).
-    pub fn host(&self) -> &str {
-        let text = std::str::from_utf8(&self.authority).unwrap_or_default();
-        if let Some(end) = text.strip_prefix('[').and_then(|rest| rest.find(']')) {
-            return &text[..end + 2];
+    /// The host of the authority without its port.
+    pub fn host(&self) -> &[u8] {
+        let authority = &self.authority[..];
+        if authority.first() == Some(&b'[')
+            && let Some(end) = authority.iter().position(|byte| *byte == b']')
+        {
+            return &authority[..=end];
         }
-        text.rsplit_once(':').map_or(text, |(host, _)| host)
+        let end = authority.iter().rposition(|byte| *byte == b':');
+        &authority[..end.unwrap_or(authority.len())]
     }
 
-    /// The path without its query, as text ("" when it is not UTF-8).
-    pub fn path_only(&self) -> &str {
-        let text = std::str::from_utf8(&self.path).unwrap_or_default();
-        text.split_once('?').map_or(text, |(path, _)| path)
+    /// The path without its query.
+    pub fn path_only(&self) -> &[u8] {
+        let end = self.path.iter().position(|byte| *byte == b'?');
+        &self.path[..end.unwrap_or(self.path.len())]
     }
 }
 

@@ -10,6 +10,7 @@ mod frame;
 mod head;
 mod id;
 mod part;
+mod pieces;
 mod reason;
 #[allow(dead_code, missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)] // written by prost, documented in the proto
 #[rustfmt::skip]
@@ -22,4 +23,5 @@ pub use frame::{First, Frame, Opening, Reset, StreamFrame};
 pub use head::{Protocol, RequestHead, ResponseHead};
 pub use id::{RequestId, Side, StreamNo};
 pub use part::{Data, MessageStart, PIECE_WEIGHT, Part};
+pub use pieces::Pieces;
 pub use reason::Reason;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, uri::Scheme};
 use strait_wire::{
-    Announced, Announcement, Data, First, Frame, GoAway, Hello, MessageStart, Opening, Protocol,
-    Reason, Refusal, RequestHead, Reset, ResponseHead, Service, Settings, StreamFrame, StreamNo,
-    codec,
+    Announced, Announcement, Data, First, Frame, GoAway, Hello, MessageStart, Opening, Pieces,
+    Protocol, Reason, Refusal, RequestHead, Reset, ResponseHead, Service, Settings, StreamFrame,
+    StreamNo, codec,
 };
 
 fn fields(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
@@ -53,7 +53,7 @@ fn stream(protocol: Protocol, is_request: bool, sequence: u32) -> StreamFrame {
         protocol,
         is_request,
         first: None,
-        data: Vec::new(),
+        data: Pieces::default(),
         trailers: None,
         end: false,
     }
@@ -70,13 +70,13 @@ fn http() -> [(&'static str, Frame); 4] {
     let cookies = fields(&[("set-cookie", b"a=1"), ("set-cookie", b"b=\xff")]);
     let request = StreamFrame {
         first: Some(first(Method::POST, "/a?b=1", fields(&[("accept", b"*/*")]))),
-        data: vec![Data::plain(Bytes::from_static(b"hello"))],
+        data: Data::plain(Bytes::from_static(b"hello")).into(),
         trailers: Some(Box::new(fields(&[("x-sum", b"5")]))),
         end: true,
         ..stream(Http, true, 0)
     };
     let head = StreamFrame { first: Some(answer(200, cookies)), ..stream(Http, false, 0) };
-    let data = vec![Data::plain(Bytes::from_static(b"hi"))];
+    let data = Data::plain(Bytes::from_static(b"hi")).into();
     let last = StreamFrame { data, end: true, ..stream(Http, false, 1) };
     let mut opening = first(Method::PUT, "/a", HeaderMap::new());
     if let First::Request(opening) = &mut opening {
@@ -96,17 +96,17 @@ fn grpc() -> [(&'static str, Frame); 2] {
     let request = StreamFrame {
         first: Some(first(Method::POST, "/pkg.Service/Do", fields(&[("x-bin", b"AAE=")]))),
         // A whole message, an empty one, and the first piece of a third.
-        data: vec![
+        data: Pieces::from_iter([
             message(0, 3, b"abc", true),
             message(0, 0, b"", true),
             message(1, 1_000, b"de", false),
-        ],
+        ]),
         ..stream(Grpc, true, 0)
     };
     let rest = Data { bytes: Bytes::from_static(b"fg"), start: None, ends_message: true };
     let response = StreamFrame {
         first: Some(answer(200, fields(&[("content-type", b"application/grpc")]))),
-        data: vec![rest],
+        data: rest.into(),
         trailers: Some(Box::new(fields(&[("grpc-status", b"0")]))),
         end: true,
         ..stream(Grpc, false, 0)
@@ -123,7 +123,7 @@ fn websocket() -> [(&'static str, Frame); 4] {
     };
     let response = StreamFrame { first: Some(answer(101, head)), ..stream(WebSocket, false, 0) };
     // FIN, RSV1, text; five bytes.
-    let data = vec![message(0xC1, 5, b"hello", true)];
+    let data = message(0xC1, 5, b"hello", true).into();
     let frame = StreamFrame { data, ..stream(WebSocket, true, 1) };
     let end = StreamFrame { end: true, ..stream(WebSocket, false, 1) };
     [

@@ -1,21 +1,76 @@
 //! Header fields that belong to one connection and never travel (RFC 9110 7.6.1).
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRAILER};
 use http::{HeaderMap, HeaderValue};
 
-const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
+/// Some of the fields that mean something to whoever passes a message on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fields(u32);
+
+impl Fields {
+    const NONE: Fields = Fields(0);
+    pub(crate) const CONNECTION: Fields = Fields(1 << 0);
+    pub(crate) const TRANSFER_ENCODING: Fields = Fields(1 << 1);
+    pub(crate) const UPGRADE: Fields = Fields(1 << 2);
+    /// The others of one connection.
+    const HOP: Fields = Fields(1 << 3);
+    const TE: Fields = Fields(1 << 4);
+    pub(crate) const EXPECT: Fields = Fields(1 << 5);
+    const HOST: Fields = Fields(1 << 6);
+    pub(crate) const CONTENT_LENGTH: Fields = Fields(1 << 7);
+    pub(crate) const TRAILER: Fields = Fields(1 << 8);
+    pub(crate) const COOKIE: Fields = Fields(1 << 9);
+    pub(crate) const FORWARDED: Fields = Fields(1 << 10);
+    pub(crate) const TRACEPARENT: Fields = Fields(1 << 11);
+    pub(crate) const STRAIT_HOPS: Fields = Fields(1 << 12);
+    pub(crate) const PRIORITY: Fields = Fields(1 << 13);
+
+    /// What never travels. The one expectation there is travels beside the head: each leg says
+    /// it anew.
+    const HOP_BY_HOP: Fields = Fields(
+        Fields::CONNECTION.0
+            | Fields::TRANSFER_ENCODING.0
+            | Fields::UPGRADE.0
+            | Fields::HOP.0
+            | Fields::TE.0
+            | Fields::EXPECT.0,
+    );
+
+    /// The set of this field alone; of none when it is another.
+    fn one(name: &HeaderName) -> Fields {
+        match name.as_str() {
+            "connection" => Fields::CONNECTION,
+            "transfer-encoding" => Fields::TRANSFER_ENCODING,
+            "upgrade" => Fields::UPGRADE,
+            "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "http2-settings" => Fields::HOP,
+            "te" => Fields::TE,
+            "expect" => Fields::EXPECT,
+            "host" => Fields::HOST,
+            "content-length" => Fields::CONTENT_LENGTH,
+            "trailer" => Fields::TRAILER,
+            "cookie" => Fields::COOKIE,
+            "forwarded" => Fields::FORWARDED,
+            "traceparent" => Fields::TRACEPARENT,
+            "strait-hops" => Fields::STRAIT_HOPS,
+            "priority" => Fields::PRIORITY,
+            _ => Fields::NONE,
+        }
+    }
+
+    /// Those that a head has: one look at each name, in place of a search for each of them.
+    pub(crate) fn of(headers: &HeaderMap) -> Fields {
+        Fields(headers.keys().fold(0, |all, name| all | Fields::one(name).0))
+    }
+
+    /// Whether one of `others` is among them.
+    pub(crate) fn have(self, others: Fields) -> bool {
+        self.0 & others.0 != 0
+    }
+}
 
 /// Whether a comma-separated field contains `token`, in any case.
 pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -41,13 +96,18 @@ pub(crate) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
     }
     // With room for what this hop adds.
     let mut kept = HeaderMap::with_capacity(headers.len() + 4);
-    let mut current = None;
-    for (name, value) in std::mem::take(headers) {
-        // A name comes with the first of its values only.
-        if let Some(name) = name {
-            current = keep(&name).then_some(name);
+    let mut fields = std::mem::take(headers).into_iter().peekable();
+    // A name comes with the first of its values only. It goes with the last: most have one, and
+    // a copy would be memory.
+    while let Some((Some(name), mut value)) = fields.next() {
+        let keeps = keep(&name);
+        while let Some((_, next)) = fields.next_if(|(name, _)| name.is_none()) {
+            let before = std::mem::replace(&mut value, next);
+            if keeps {
+                kept.append(&name, before);
+            }
         }
-        if let Some(name) = &current {
+        if keeps {
             kept.append(name, value);
         }
     }
@@ -62,32 +122,34 @@ pub(crate) fn remove(headers: &mut HeaderMap, name: &HeaderName) {
 /// Removes what is hop-by-hop from a request or an answer. `TE: trailers` stays on
 /// requests: whoever relays it must be able to deliver trailers, and we are.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    strip_with(headers, None);
+    strip_with(headers, Fields::of(headers), Fields::NONE);
 }
 
-/// The same from a visitor's request, and `Host`, which travels as the authority.
-pub(crate) fn strip_request(headers: &mut HeaderMap) {
-    strip_with(headers, Some(&HOST));
+/// The same from a visitor's request that had `fields`, and `Host`, which travels as the
+/// authority.
+pub(crate) fn strip_request(headers: &mut HeaderMap, fields: Fields) {
+    strip_with(headers, fields, Fields::HOST);
+}
+
+/// The fields that `Connection` lists.
+fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
+    let items = headers.get_all(CONNECTION).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    items
+        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
+        .filter(|name| name != TE && !is_essential(name))
+        .collect()
 }
 
 /// One pass for all that goes: it makes the map anew.
-fn strip_with(headers: &mut HeaderMap, also: Option<&HeaderName>) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
-        .filter(|name| name != TE && !is_essential(name))
-        .collect();
-    let trailers = has_token(headers, &TE, "trailers");
-    retain(headers, |name| {
-        // The one expectation there is travels beside the head: each leg says it anew.
-        !(HOP_BY_HOP.contains(name)
-            || listed.contains(name)
-            || name == EXPECT
-            || Some(name) == also
-            || (name == TE && !trailers))
-    });
+fn strip_with(headers: &mut HeaderMap, fields: Fields, also: Fields) {
+    if !fields.have(Fields(Fields::HOP_BY_HOP.0 | also.0)) {
+        return;
+    }
+    let listed = if fields.have(Fields::CONNECTION) { listed(headers) } else { Vec::new() };
+    let trailers = fields.have(Fields::TE) && has_token(headers, &TE, "trailers");
+    let kept = if trailers { Fields::TE } else { Fields::NONE };
+    let gone = Fields((Fields::HOP_BY_HOP.0 | also.0) & !kept.0);
+    retain(headers, |name| !(gone.have(Fields::one(name)) || listed.contains(name)));
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -101,6 +163,12 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     retain(trailers, |name| !of_the_head.contains(name));
 }
 
+/// The number that up to nineteen digits say: more may be beyond what a number can hold.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    let is_one = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    is_one.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
 /// The length that a head announces: `Ok(None)` when it does not. Where it is said twice it
 /// is said once afterwards.
 ///
@@ -109,11 +177,7 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
 pub(crate) fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ()> {
     let (mut length, mut times) = (None, 0);
     for value in headers.get_all(CONTENT_LENGTH) {
-        let bytes = value.as_bytes();
-        if bytes.is_empty() || bytes.len() > 19 || !bytes.iter().all(u8::is_ascii_digit) {
-            return Err(());
-        }
-        let number = std::str::from_utf8(bytes).ok().and_then(|t| t.parse().ok()).ok_or(())?;
+        let number = decimal(value.as_bytes()).ok_or(())?;
         if length.replace(number).is_some_and(|before: u64| before != number) {
             return Err(());
         }
@@ -150,7 +214,8 @@ mod tests {
             ("te", "deflate, Trailers"),
             ("accept", "text/plain"),
         ]);
-        strip_request(&mut headers);
+        let fields = Fields::of(&headers);
+        strip_request(&mut headers, fields);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "te", "x-forwarded-for"]);

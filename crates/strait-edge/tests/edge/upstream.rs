@@ -248,7 +248,8 @@ async fn what_an_entry_answers_itself_is_recorded_once() {
             Box::pin(async { Err(Fault::new(Reason::NoRoute).into()) })
         }
         fn refused(&self, exchange: &Exchange, status: StatusCode, fault: &Fault) {
-            let what = format!("{} {}", exchange.head.method, exchange.head.path_only());
+            let what =
+                format!("{} {}", exchange.head.method, exchange.head.path_only().escape_ascii());
             let caller = &exchange.context.caller;
             assert!(caller.address.is_some() && caller.version.is_some(), "{caller:?}");
             self.0.lock().unwrap().push((status.as_u16(), fault.reason, what));

@@ -148,9 +148,9 @@ impl Upstream for Sample {
     fn carry(&self, exchange: Exchange) -> Carried<'_> {
         Box::pin(async move {
             match exchange.head.path_only() {
-                "/echo" => ok(exchange.body),
-                "/silence" => ok(Box::new(Silence(self.dropped.clone()))),
-                "/never" => {
+                b"/echo" => ok(exchange.body),
+                b"/silence" => ok(Box::new(Silence(self.dropped.clone()))),
+                b"/never" => {
                     let _guard = Silence(self.dropped.clone());
                     std::future::pending().await
                 }

@@ -50,7 +50,7 @@ fn stream() -> impl Strategy<Value = Frame> {
                 protocol,
                 is_request,
                 first,
-                data,
+                data: data.into_iter().collect(),
                 trailers,
                 end,
             })

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, uri::Scheme};
 use strait_mux::{Budget, Event, Fatal, Mux, Settings, Taken};
 use strait_wire::{
-    Data, First, Frame, Hello, Opening, Protocol, Reason, RequestHead, RequestId, Reset,
+    Data, First, Frame, Hello, Opening, Pieces, Protocol, Reason, RequestHead, RequestId, Reset,
     ResponseHead, Side, StreamFrame, StreamNo,
 };
 
@@ -79,7 +79,7 @@ pub(crate) fn chunk(no: u64, sequence: u32, is_request: bool) -> StreamFrame {
         protocol: Protocol::Http,
         is_request,
         first: None,
-        data: Vec::new(),
+        data: Pieces::default(),
         trailers: None,
         end: false,
     }

@@ -91,8 +91,8 @@ pub fn text(time: SystemTime, record: &Record) -> String {
         amount(record.bytes_in, record.messages_in),
         amount(record.bytes_out, record.messages_out),
         escaped(record.flight.method.as_str()),
-        escaped(&record.flight.host),
-        escaped(&record.flight.path),
+        escaped(&record.flight.asked.host()),
+        escaped(&record.flight.asked.path()),
     );
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { escaped(text) };
     let _ = write!(line, " route={} from={}", or_dash(&record.flight.route), from(record));
@@ -152,6 +152,7 @@ pub fn json(time: SystemTime, record: &Record) -> String {
         Origin::Session(peer) => ("session", peer),
     };
     let fault = record.fault.as_ref();
+    let (host, path) = (record.flight.asked.host(), record.flight.asked.path());
     let line = Line {
         time: utc(time),
         protocol: record.flight.protocol.as_str(),
@@ -159,8 +160,8 @@ pub fn json(time: SystemTime, record: &Record) -> String {
         grpc_status: record.grpc_status,
         http_version: version(record),
         method: record.flight.method.as_str(),
-        host: clipped(&record.flight.host),
-        path: clipped(&record.flight.path),
+        host: clipped(&host),
+        path: clipped(&path),
         route: &record.flight.route,
         via,
         door,
@@ -269,7 +270,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Instant, UNIX_EPOCH};
 
-    use strait_engine::{Caller, Counters, Fault, Flight, Reason};
+    use strait_engine::{Asked, Caller, Counters, Fault, Flight, Reason};
 
     use super::*;
 
@@ -285,8 +286,7 @@ mod tests {
             },
             route: Arc::from("app"),
             method: http::Method::GET,
-            host: "app.example".to_owned(),
-            path: "/users".to_owned(),
+            asked: Asked::new(b"app.example", b"/users"),
             since: Instant::now(),
             counters: Counters::default(),
         }
@@ -356,8 +356,10 @@ mod tests {
     #[test]
     fn hostile_text_stays_within_its_field_and_line() {
         let mut record = record(Flight {
-            host: "a b\r\nhttp 200 evil".to_owned(),
-            path: "/\n2026 fake\u{1b}[2J\u{202e}\0 end=complete\u{e9}".to_owned(),
+            asked: Asked::new(
+                b"a b\r\nhttp 200 evil",
+                "/\n2026 fake\u{1b}[2J\u{202e}\0 end=complete\u{e9}".as_bytes(),
+            ),
             trace: "x\ny".repeat(1000).into(),
             ..flight()
         });
@@ -369,13 +371,16 @@ mod tests {
         let line = json(moment(), &record);
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(read["path"], record.flight.path);
+        assert_eq!(read["path"], *record.flight.asked.path());
         assert!(read["trace_id"].as_str().unwrap().len() <= 128);
     }
 
     #[test]
     fn long_text_is_cut() {
-        let record = record(Flight { path: "/\u{e9}".repeat(100_000), ..flight() });
+        let record = record(Flight {
+            asked: Asked::new(b"a", "/\u{e9}".repeat(100_000).as_bytes()),
+            ..flight()
+        });
         assert!(text(moment(), &record).len() < 8000);
         assert!(json(moment(), &record).len() < 4000);
     }

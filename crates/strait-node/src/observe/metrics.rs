@@ -1,6 +1,6 @@
 //! Metrics in the Prometheus (OpenMetrics) text format.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -104,7 +104,7 @@ pub struct Metrics {
     first_bytes: Histograms,
     errors: Family<Pair, Counter>,
     protocols: [OfProtocol; Protocol::ALL.len()],
-    routes: RwLock<HashMap<Arc<str>, Arc<OfRoute>>>,
+    routes: RwLock<BTreeMap<Arc<str>, Arc<OfRoute>>>,
     sources: Sources,
 }
 

@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::control::{NAME, cut};
 use super::field::{self, envelope};
+use super::map::Map;
 use super::read::{Fields, Value};
-use super::{COPY_BELOW, DecodeError, MAX_FIELDS};
+use super::{COPY_BELOW, DecodeError};
 use crate::{
-    Data, First, Frame, MessageStart, Opening, Protocol, RequestHead, ResponseHead, StreamFrame,
-    StreamNo,
+    Data, First, Frame, MessageStart, Opening, Pieces, Protocol, RequestHead, RequestId,
+    ResponseHead, StreamFrame, StreamNo,
 };
 
 /// What is wrong with the content of one request.
-type Wrong = &'static str;
+pub(super) type Wrong = &'static str;
 
 /// The frame in `block`, or `None` when it is one of the tunnel itself.
 pub(super) fn frame(block: &Bytes) -> Result<Option<Frame>, DecodeError> {
@@ -53,7 +54,7 @@ fn credit(payload: &[u8]) -> Result<u32, DecodeError> {
 #[derive(Default)]
 struct Envelope<'a> {
     client_id: &'a str,
-    request_id: &'a str,
+    request_id: &'a [u8],
     /// The last one, and its number.
     payload: Option<(u32, &'a [u8])>,
     trace: &'a str,
@@ -73,7 +74,7 @@ impl<'a> Envelope<'a> {
         while let Some((number, value)) = fields.next()? {
             match number {
                 envelope::CLIENT_ID => of.client_id = value.text()?,
-                envelope::REQUEST_ID => of.request_id = value.text()?,
+                envelope::REQUEST_ID => of.request_id = value.text_bytes()?,
                 // For readers of the wire only.
                 envelope::DIRECTION | envelope::PROTOCOL => drop(value.number()?),
                 envelope::HTTP_REQUEST..=envelope::CONFIG_SYNC => {
@@ -169,8 +170,9 @@ struct Content<'a> {
     path: &'a [u8],
     status: u32,
     headers: Map,
-    trailers: Map,
-    data: Vec<Data>,
+    /// Few have any.
+    trailers: Option<Box<Map>>,
+    data: Pieces,
 }
 
 impl<'a> Content<'a> {
@@ -188,8 +190,8 @@ impl<'a> Content<'a> {
             path: b"",
             status: 0,
             headers: Map::default(),
-            trailers: Map::default(),
-            data: Vec::new(),
+            trailers: None,
+            data: Pieces::default(),
         };
         if kind == envelope::WS_FRAME {
             content.ws_frame(payload)?;
@@ -215,7 +217,9 @@ impl<'a> Content<'a> {
             Some(Meaning::Headers) => self.headers.read(self.block, value)?,
             Some(Meaning::Body) => self.body(value)?,
             Some(Meaning::Piece) => self.piece(value)?,
-            Some(Meaning::Trailers) => self.trailers.read(self.block, value)?,
+            Some(Meaning::Trailers) => {
+                self.trailers.get_or_insert_default().read(self.block, value)?
+            }
         }
         Ok(())
     }
@@ -245,7 +249,7 @@ impl<'a> Content<'a> {
         let tag = u8::from(fin) << 7 | (reserved as u8) << 4 | opcode as u8;
         let start = is_first.then_some(MessageStart { tag, length });
         if start.is_some() || is_last || !bytes.is_empty() {
-            self.data.push(Data { bytes: self.own(bytes), start, ends_message: is_last });
+            self.data.push_back(Data { bytes: self.own(bytes), start, ends_message: is_last });
         }
         Ok(())
     }
@@ -253,9 +257,9 @@ impl<'a> Content<'a> {
     /// The payload of a body without messages; the last one counts.
     fn body(&mut self, value: Value<'a>) -> Result<(), DecodeError> {
         let bytes = value.bytes()?;
-        self.data.clear();
+        self.data = Pieces::default();
         if !bytes.is_empty() {
-            self.data.push(Data::plain(self.own(bytes)));
+            self.data.push_back(Data::plain(self.own(bytes)));
         }
         Ok(())
     }
@@ -277,7 +281,7 @@ impl<'a> Content<'a> {
         }
         let start = MessageStart { tag: u8::from(compressed), length: u64::from(length) };
         let start = is_start.then_some(start);
-        self.data.push(Data { bytes: self.own(bytes), start, ends_message });
+        self.data.push_back(Data { bytes: self.own(bytes), start, ends_message });
         Ok(())
     }
 
@@ -303,7 +307,10 @@ impl<'a> Content<'a> {
             is_request,
             first: None,
             data: self.data,
-            trailers: self.trailers.finish()?.map(Box::new),
+            trailers: match self.trailers {
+                Some(trailers) => trailers.finish()?.map(Box::new),
+                None => None,
+            },
             end: self.end,
         };
         if self.kind == envelope::WS_FRAME {
@@ -336,7 +343,7 @@ impl<'a> Content<'a> {
 
 fn opening(envelope: &Envelope<'_>, head: RequestHead) -> First {
     First::Request(Box::new(Opening {
-        id: envelope.request_id.parse().ok(),
+        id: RequestId::from_text(envelope.request_id),
         client_id: cut(envelope.client_id, 128),
         trace: cut(envelope.trace, 128),
         deadline: (envelope.deadline > 0).then(|| Duration::from_micros(envelope.deadline)),
@@ -359,57 +366,6 @@ fn response(status: u32, headers: HeaderMap, handshake: bool) -> Result<First, W
         .and_then(|s| StatusCode::from_u16(s).ok())
         .ok_or("not a final status")?;
     Ok(First::Response(Box::new(ResponseHead { status, headers })))
-}
-
-/// Header fields, and the first thing that is wrong with them.
-#[derive(Default)]
-struct Map {
-    map: HeaderMap,
-    wrong: Option<Wrong>,
-}
-
-impl Map {
-    fn read(&mut self, block: &Bytes, value: Value<'_>) -> Result<(), DecodeError> {
-        let (mut name, mut content) = (&b""[..], &b""[..]);
-        let mut fields = Fields(value.bytes()?);
-        while let Some((number, value)) = fields.next()? {
-            match number {
-                field::header::NAME => name = value.bytes()?,
-                field::header::VALUE => content = value.bytes()?,
-                _ => {}
-            }
-        }
-        if self.wrong.is_none() {
-            self.wrong = self.append(block, name, content).err();
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, block: &Bytes, name: &[u8], value: &[u8]) -> Result<(), Wrong> {
-        if self.map.capacity() == 0 {
-            // Most heads have about so many, and growing means hashing all names again.
-            self.map.reserve(12);
-        }
-        if self.map.len() == MAX_FIELDS {
-            return Err("too many header fields");
-        }
-        let name = HeaderName::from_bytes(name).map_err(|_| "not a header name")?;
-        // A head that waits must not keep alive a block in which other requests are too.
-        let value = match block.len() <= COPY_BELOW {
-            true => HeaderValue::from_maybe_shared(block.slice_ref(value)),
-            false => HeaderValue::from_bytes(value),
-        };
-        let value = value.map_err(|_| "not a header value")?;
-        self.map.try_append(name, value).map_err(|_| "too many header fields")?;
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Option<HeaderMap>, Wrong> {
-        match self.wrong {
-            Some(wrong) => Err(wrong),
-            None => Ok((!self.map.is_empty()).then_some(self.map)),
-        }
-    }
 }
 
 /// A part of `block`: shared when the block is small and of one request only.

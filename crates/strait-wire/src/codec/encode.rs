@@ -2,8 +2,8 @@
 //! all that travels, and structs in between would copy every header.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Apart;
 use super::field::{self, envelope};
@@ -16,15 +16,25 @@ trait Sink: Sized {
 
     /// A message within a message.
     fn message(&mut self, number: u32, message: &impl Message) {
-        self.varint(u64::from(number << 3 | 2));
-        self.varint(message.length() as u64);
+        self.pair(u64::from(number << 3 | 2), message.length() as u64);
         message.write(self);
+    }
+
+    /// Two numbers; most are one byte each.
+    #[inline]
+    fn pair(&mut self, first: u64, second: u64) {
+        match (first, second) {
+            (0..0x80, 0..0x80) => self.raw(&[first as u8, second as u8]),
+            _ => {
+                self.varint(first);
+                self.varint(second);
+            }
+        }
     }
 
     fn bytes(&mut self, number: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.varint(u64::from(number << 3 | 2));
-            self.varint(bytes.len() as u64);
+            self.pair(u64::from(number << 3 | 2), bytes.len() as u64);
             self.raw(bytes);
         }
     }
@@ -36,8 +46,7 @@ trait Sink: Sized {
 
     fn number(&mut self, number: u32, value: u64) {
         if value != 0 {
-            self.varint(u64::from(number << 3));
-            self.varint(value);
+            self.pair(u64::from(number << 3), value);
         }
     }
 
@@ -46,7 +55,20 @@ trait Sink: Sized {
     }
 
     fn headers(&mut self, number: u32, map: &HeaderMap) {
-        map.iter().for_each(|(name, value)| self.message(number, &Header(name, value)));
+        use field::header as f;
+        for (name, value) in map {
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            // Almost all are so short that each length is one byte.
+            if number < 16 && !value.is_empty() && name.len() + value.len() < 0x80 - 4 {
+                let length = (4 + name.len() + value.len()) as u8;
+                self.raw(&[(number << 3 | 2) as u8, length, f::NAME_KEY, name.len() as u8]);
+                self.raw(name);
+                self.raw(&[f::VALUE_KEY, value.len() as u8]);
+                self.raw(value);
+            } else {
+                self.message(number, &Header(name, value));
+            }
+        }
     }
 }
 
@@ -118,8 +140,7 @@ impl Sink for WriterApart<'_> {
         if payload.len() < self.from || self.apart.is_some() {
             return self.bytes(number, payload);
         }
-        self.varint(u64::from(number << 3 | 2));
-        self.varint(payload.len() as u64);
+        self.pair(u64::from(number << 3 | 2), payload.len() as u64);
         self.apart = Some(Apart { at: self.out.len(), payload: payload.clone() });
     }
 }
@@ -269,7 +290,7 @@ fn websocket(frame: &StreamFrame, to: &mut impl Sink) {
 fn ws_frame(frame: &StreamFrame, to: &mut impl Sink) {
     use field::ws_frame as f;
     to.number(f::DIRECTION, direction(frame));
-    if let Some(data) = frame.data.first() {
+    if let Some(data) = frame.data.front() {
         if let Some(start) = data.start {
             to.number(f::OPCODE, u64::from(start.tag & 0x0F));
             to.flag(f::FIN, start.tag & 0x80 != 0);
@@ -303,7 +324,7 @@ fn answer(frame: &StreamFrame, status: u32, headers: u32, to: &mut impl Sink) {
 /// The payload of a body without messages; the mux puts one piece in a frame.
 fn body(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
     debug_assert!(frame.data.len() <= 1, "plain bodies travel one piece a frame");
-    if let Some(data) = frame.data.first() {
+    if let Some(data) = frame.data.front() {
         to.payload(number, &data.bytes);
     }
 }
@@ -314,12 +335,12 @@ fn trailers(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
     }
 }
 
-struct Header<'a>(&'a HeaderName, &'a HeaderValue);
+struct Header<'a>(&'a [u8], &'a [u8]);
 
 impl Message for Header<'_> {
     fn write(&self, to: &mut impl Sink) {
-        to.bytes(field::header::NAME, self.0.as_str().as_bytes());
-        to.bytes(field::header::VALUE, self.1.as_bytes());
+        to.bytes(field::header::NAME, self.0);
+        to.bytes(field::header::VALUE, self.1);
     }
 }
 

@@ -101,6 +101,9 @@ pub(super) mod ws_frame {
 pub(super) mod header {
     pub(crate) const NAME: u32 = 1;
     pub(crate) const VALUE: u32 = 2;
+    /// What stands before their lengths: number and kind.
+    pub(crate) const NAME_KEY: u8 = (NAME << 3 | 2) as u8;
+    pub(crate) const VALUE_KEY: u8 = (VALUE << 3 | 2) as u8;
 }
 
 pub(super) mod credit {

@@ -8,6 +8,7 @@ mod control;
 mod decode;
 mod encode;
 mod field;
+mod map;
 mod read;
 
 use std::fmt;

@@ -38,6 +38,14 @@ impl<'a> Value<'a> {
     pub(super) fn text(self) -> Result<&'a str, DecodeError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError("a text is not UTF-8"))
     }
+
+    /// A text that is wanted as bytes: almost all are ASCII, which is found out sooner.
+    pub(super) fn text_bytes(self) -> Result<&'a [u8], DecodeError> {
+        match self.bytes()? {
+            ascii if ascii.is_ascii() => Ok(ascii),
+            _ => self.text().map(str::as_bytes),
+        }
+    }
 }
 
 /// The fields of a message, one by one.
@@ -48,15 +56,23 @@ impl<'a> Fields<'a> {
     /// The number and content of the next field.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {
-        // Almost all are short bytes with a small number.
-        if let [key @ 8..0x80, length @ ..0x80, rest @ ..] = self.0
-            && key & 7 == 2
-            && let Some((bytes, rest)) = rest.split_at_checked(usize::from(*length))
-        {
-            self.0 = rest;
-            return Ok(Some((u32::from(key >> 3), Value::Bytes(bytes))));
-        }
-        self.any()
+        // Almost all have a key of one byte or two, and are short bytes or a small number.
+        let (key, small, rest) = match self.0 {
+            [key @ 8..0x80, small @ ..0x80, rest @ ..] => (u32::from(*key), *small, rest),
+            [low @ 0x80..=0xFF, high @ 1..0x80, small @ ..0x80, rest @ ..] => {
+                (u32::from(low & 0x7F) | u32::from(*high) << 7, *small, rest)
+            }
+            _ => return self.any(),
+        };
+        let (value, rest) = match key & 7 {
+            0 => (Value::Number(u64::from(small)), rest),
+            2 if let Some((bytes, rest)) = rest.split_at_checked(usize::from(small)) => {
+                (Value::Bytes(bytes), rest)
+            }
+            _ => return self.any(),
+        };
+        self.0 = rest;
+        Ok(Some((key >> 3, value)))
     }
 
     fn any(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {
@@ -114,11 +130,21 @@ impl<'a> Fields<'a> {
     }
 
     fn varint(&mut self) -> Result<u64, DecodeError> {
-        // Most are one byte.
-        if let [byte @ 0..0x80, rest @ ..] = self.0 {
-            self.0 = rest;
-            return Ok(u64::from(*byte));
+        // Most are one byte or two.
+        match self.0 {
+            [byte @ ..0x80, rest @ ..] => {
+                self.0 = rest;
+                Ok(u64::from(*byte))
+            }
+            [low, high @ ..0x80, rest @ ..] => {
+                self.0 = rest;
+                Ok(u64::from(low & 0x7F) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
         for (at, byte) in self.0.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7F) << (7 * at);

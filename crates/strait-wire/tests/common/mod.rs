@@ -143,7 +143,7 @@ fn stream(protocol: Protocol, is_request: bool) -> impl Strategy<Value = Frame> 
                 protocol,
                 is_request,
                 first,
-                data,
+                data: data.into_iter().collect(),
                 trailers,
                 end,
             })

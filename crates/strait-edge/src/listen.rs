@@ -72,7 +72,8 @@ impl Tasks {
 // The streams of an HTTP/2 connection end with the connection's own task.
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     fn execute(&self, task: F) {
-        self.tracker.spawn(task);
+        // Boxed, because it is large and a task moves its future several times.
+        self.tracker.spawn(Box::pin(task));
     }
 }
 

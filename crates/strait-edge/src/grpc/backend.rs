@@ -14,6 +14,7 @@ use strait_engine::{
 
 use crate::backend::Backend;
 use crate::classify::is_grpc;
+use crate::forwarded::TRACEPARENT;
 use crate::grpc::body::Messages;
 use crate::grpc::message::Cutter;
 use crate::grpc::read::{self, Read};
@@ -38,6 +39,13 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
             headers.insert(TE, HeaderValue::from_static("trailers"));
             if let Some(left) = left {
                 headers.insert(timeout::GRPC_TIMEOUT, timeout::write(left));
+            }
+            // Never the same again: in the connection's table (RFC 7541 2.3.2) they would take the
+            // place of what is, and every call would be compared with those before it.
+            for once in [TRACEPARENT, timeout::GRPC_TIMEOUT] {
+                if let Some(value) = headers.get_mut(once) {
+                    value.set_sensitive(true);
+                }
             }
         });
         Ok((request?, None))

@@ -63,6 +63,8 @@ pub(crate) struct Conn {
     linger: Option<Pin<Box<Sleep>>>,
     /// A failed write does not end the connection, see [`Conn::reading_on`].
     reads_on: bool,
+    /// The other side's end was read.
+    ended: bool,
 }
 
 impl Conn {
@@ -79,6 +81,7 @@ impl Conn {
             look: None,
             linger: None,
             reads_on: false,
+            ended: false,
         }
     }
 
@@ -298,6 +301,7 @@ impl AsyncRead for Conn {
             }
             if read.is_err() || buf.filled().len() == before {
                 this.reads_on = false;
+                this.ended = read.is_ok();
                 return Poll::Ready(read);
             }
         }
@@ -346,6 +350,11 @@ impl AsyncWrite for Conn {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.ended && this.activity.is_some() && matches!(this.stream, Stream::Tcp(_)) {
+            // The library lets go of it next, and closing says the same: nothing is left unread
+            // that would make a reset of it.
+            return Poll::Ready(Ok(()));
+        }
         if this.linger.is_none() {
             ready!(each!(&mut this.stream, io => Pin::new(io).poll_shutdown(cx)))?;
         }
@@ -391,6 +400,14 @@ impl AsyncWrite for Half {
         Pin::new(&mut *self.lock()).poll_write(cx, buf)
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.lock()).poll_write_vectored(cx, bufs)
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.lock()).poll_flush(cx)
     }
@@ -398,20 +415,4 @@ impl AsyncWrite for Half {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.lock()).poll_shutdown(cx)
     }
-}
-
-/// Bytes that the kernel takes for a visitor or backend before it has sent them. Without a
-/// limit it takes 4 MiB for each that does not read.
-const NOT_SENT: u32 = 128 * 1024;
-
-/// What every TCP connection gets: no delay, and keep-alive probes that find a peer that
-/// vanished without a word.
-pub(crate) fn tune(tcp: &TcpStream) {
-    let _ = tcp.set_nodelay(true);
-    let probes = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10));
-    let socket = socket2::SockRef::from(tcp);
-    let _ = socket.set_tcp_keepalive(&probes);
-    let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
 }

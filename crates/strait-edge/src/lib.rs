@@ -26,6 +26,7 @@ mod pool;
 mod proxy_protocol;
 mod settings;
 pub mod tls;
+mod tune;
 mod visit;
 mod websocket;
 

@@ -25,10 +25,11 @@ use crate::allowance::Allowance;
 use crate::detect::{self, Version};
 use crate::grpc::web_cors::Cors;
 use crate::http::outgoing::Outgoing;
-use crate::io::{Conn, Stream, tune};
+use crate::io::{Conn, Stream};
 use crate::peer::{Peer, TrustedProxies};
 use crate::proxy_protocol::ProxyProtocol;
 use crate::settings::{Settings, or_never};
+use crate::tune::{tune, tune_accepted};
 use crate::visit::{Door, visit};
 
 /// A port through which visitors come in.
@@ -84,6 +85,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
 /// when all are done; the caller bounds that time. Dropping the future ends everything at
 /// once.
 pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: CancellationToken) {
+    tune(&listener);
     let tasks = Tasks { tracker: TaskTracker::new(), kill: CancellationToken::new() };
     let _end_all = tasks.kill.clone().drop_guard();
     let mut pause = FIRST_PAUSE;
@@ -130,7 +132,7 @@ async fn connection(
     tasks: Tasks,
     drain: CancellationToken,
 ) {
-    tune(&tcp);
+    tune_accepted(&tcp);
     let entry = current.load_full();
     let opened = tokio::select! {
         opened = open(tcp, address, &entry) => opened,
@@ -246,7 +248,7 @@ async fn detect_version<T: tokio::io::AsyncRead + Unpin>(
 fn http1(settings: &Settings) -> hyper::server::conn::http1::Builder {
     let mut http1 = hyper::server::conn::http1::Builder::new();
     // Our own watch tells a slow head from an idle connection; the library's does not.
-    http1.timer(TokioTimer::new()).header_read_timeout(None);
+    http1.header_read_timeout(None);
     http1.max_buf_size((settings.max_header_bytes + settings.max_uri).max(128 << 10));
     if settings.max_header_fields > 100 {
         http1.max_headers(settings.max_header_fields);

@@ -52,6 +52,8 @@ macro_rules! each {
 pub(crate) struct Conn {
     stream: Stream,
     replay: Bytes,
+    /// The visitor's end was read.
+    ended: bool,
     activity: Option<Arc<Activity>>,
     allowance: Option<Box<Allowance>>,
     half_close: Option<Box<HalfClose>>,
@@ -63,8 +65,6 @@ pub(crate) struct Conn {
     linger: Option<Pin<Box<Sleep>>>,
     /// A failed write does not end the connection, see [`Conn::reading_on`].
     reads_on: bool,
-    /// The other side's end was read.
-    ended: bool,
 }
 
 impl Conn {
@@ -73,6 +73,7 @@ impl Conn {
         Conn {
             stream,
             replay,
+            ended: false,
             activity: None,
             allowance: None,
             half_close: None,
@@ -81,7 +82,6 @@ impl Conn {
             look: None,
             linger: None,
             reads_on: false,
-            ended: false,
         }
     }
 
@@ -298,10 +298,10 @@ impl AsyncRead for Conn {
             let read = ready!(read);
             if read.is_ok() && buf.filled().len() == before && this.activity.is_some() {
                 ready!(this.poll_half_close(cx))?;
+                this.ended = true;
             }
             if read.is_err() || buf.filled().len() == before {
                 this.reads_on = false;
-                this.ended = read.is_ok();
                 return Poll::Ready(read);
             }
         }

@@ -53,20 +53,28 @@ pub struct Entry {
 
 /// The tasks of an entry, which end with it.
 #[derive(Clone)]
-pub(crate) struct Tasks {
+pub(crate) struct Tasks(Arc<Shared>);
+
+struct Shared {
     tracker: TaskTracker,
     kill: CancellationToken,
+    drain: CancellationToken,
 }
 
 impl Tasks {
     /// Runs `task` until it ends or the entry is dropped.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let kill = self.kill.clone();
+        let Tasks(shared) = self.clone();
         // Boxed, because a future that is handed on is otherwise held once for each hand.
         let task = Box::pin(task);
-        self.tracker.spawn(async move {
-            let _ = kill.run_until_cancelled(task).await;
+        self.0.tracker.spawn(async move {
+            let _ = shared.kill.run_until_cancelled(task).await;
         });
+    }
+
+    /// Cancelled when the entry accepts no more and what it has shall end.
+    pub(crate) fn drain(&self) -> &CancellationToken {
+        &self.0.drain
     }
 }
 
@@ -74,7 +82,7 @@ impl Tasks {
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     fn execute(&self, task: F) {
         // Boxed, because it is large and a task moves its future several times.
-        self.tracker.spawn(Box::pin(task));
+        self.0.tracker.spawn(Box::pin(task));
     }
 }
 
@@ -86,8 +94,10 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
 /// once.
 pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: CancellationToken) {
     tune(&listener);
-    let tasks = Tasks { tracker: TaskTracker::new(), kill: CancellationToken::new() };
-    let _end_all = tasks.kill.clone().drop_guard();
+    let (tracker, kill) = (TaskTracker::new(), CancellationToken::new());
+    let _end_all = kill.clone().drop_guard();
+    let tasks = Tasks(Arc::new(Shared { tracker, kill, drain }));
+    let drain = tasks.drain();
     let mut pause = FIRST_PAUSE;
     loop {
         let accepted = tokio::select! {
@@ -98,7 +108,7 @@ pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: Can
         match accepted {
             Ok((tcp, peer)) => {
                 pause = FIRST_PAUSE;
-                tasks.spawn(connection(tcp, peer, entry.clone(), tasks.clone(), drain.clone()));
+                tasks.spawn(connection(tcp, peer, entry.clone(), tasks.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -112,8 +122,8 @@ pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: Can
         }
     }
     drop(listener);
-    tasks.tracker.close();
-    tasks.tracker.wait().await;
+    tasks.0.tracker.close();
+    tasks.0.tracker.wait().await;
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -130,14 +140,14 @@ async fn connection(
     address: SocketAddr,
     current: Arc<ArcSwap<Entry>>,
     tasks: Tasks,
-    drain: CancellationToken,
 ) {
     tune_accepted(&tcp);
     let entry = current.load_full();
     let opened = tokio::select! {
+        biased;
         opened = open(tcp, address, &entry) => opened,
         // Nothing was asked yet.
-        () = drain.cancelled() => return,
+        () = tasks.drain().cancelled() => return,
     };
     let (conn, version, peer) = match opened {
         Ok(Some(opened)) => opened,
@@ -161,15 +171,13 @@ async fn connection(
     let conn = TokioIo::new(conn);
     let secure = entry.tls.is_some();
     let settings = entry.settings.clone();
-    let (executor, drained) = (tasks.clone(), drain.clone());
     let door = Arc::new(Door {
         entry: current,
         peer,
         secure,
         server_name,
         activity: activity.clone(),
-        tasks,
-        drain,
+        tasks: tasks.clone(),
     });
     let service = service_fn(move |request: Request<Incoming>| {
         let door = door.clone();
@@ -181,12 +189,14 @@ async fn connection(
         Version::Http1 => {
             let served = http1(&settings).serve_connection(conn, service).with_upgrades();
             let served = pin!(served);
-            watch(served, |c| c.graceful_shutdown(), &activity, &settings, true, &drained).await;
+            watch(served, |c| c.graceful_shutdown(), &activity, &settings, true, tasks.drain())
+                .await;
         }
         Version::Http2 => {
-            let served = http2(&settings, executor).serve_connection(conn, service);
+            let served = http2(&settings, tasks.clone()).serve_connection(conn, service);
             let served = pin!(served);
-            watch(served, |c| c.graceful_shutdown(), &activity, &settings, false, &drained).await;
+            watch(served, |c| c.graceful_shutdown(), &activity, &settings, false, tasks.drain())
+                .await;
         }
     }
 }
@@ -240,6 +250,10 @@ async fn detect_version<T: tokio::io::AsyncRead + Unpin>(
     let first: Option<BytesMut> =
         timeout(or_never(settings.first_byte), detect::first_bytes(io)).await.map_err(slow)??;
     let Some(first) = first else { return Ok(None) };
+    // Mostly they say it.
+    if let Some(version) = detect::told(&first) {
+        return Ok(Some((version, first.freeze())));
+    }
     let found =
         timeout(or_never(settings.headers), detect::version(io, first)).await.map_err(slow)??;
     Ok(Some(found))
@@ -349,8 +363,7 @@ mod tests {
     #[test]
     fn tasks_are_small() {
         // Each visitor has them for as long as the connection lasts: growth shall be noticed.
-        let visitor =
-            size(|(tcp, peer, entry, tasks, drain)| connection(tcp, peer, entry, tasks, drain));
+        let visitor = size(|(tcp, peer, entry, tasks)| connection(tcp, peer, entry, tasks));
         let socket = size(crate::websocket::entry::Relay::run);
         println!("bytes of a task: a connection {visitor}, a WebSocket {socket}");
         assert!(visitor <= 2560, "{visitor}");

@@ -7,12 +7,12 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use strait_engine::{Answer, BoxBody, Fault, Reason, next_part};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use crate::activity::Active;
 use crate::http::hop::strip;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Half};
+use crate::listen::Tasks;
 use crate::settings::or_never;
 use crate::visit::{Requested, Visit, carry as carry_visit};
 use crate::websocket::frame::{Cutter, Rules, Writer};
@@ -61,7 +61,7 @@ pub(crate) async fn carry(
         extended: handshake::extended(&headers),
         max_message: settings.max_message,
         close_wait: or_never(settings.close_wait),
-        drain: visit.door.drain.clone(),
+        tasks: visit.door.tasks.clone(),
         active: key.is_none().then(|| visit.door.activity.request(visit.version)),
     };
     visit.door.tasks.spawn(relay.run());
@@ -85,7 +85,7 @@ pub(crate) struct Relay {
     extended: bool,
     max_message: u64,
     close_wait: Duration,
-    drain: CancellationToken,
+    tasks: Tasks,
     #[allow(
         dead_code,
         reason = "held for its drop: an HTTP/2 connection with a socket is not idle"
@@ -107,7 +107,7 @@ impl Relay {
             biased;
             end = pump.run(&mut body) => Ok(end),
             fault = link.failed() => Err(fault),
-            () = self.drain.cancelled() => Err(Fault::new(Reason::Draining)),
+            () = self.tasks.drain().cancelled() => Err(Fault::new(Reason::Draining)),
         };
         match end {
             Ok(End::Closed) => {

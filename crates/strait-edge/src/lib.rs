@@ -16,6 +16,7 @@ mod coarse;
 mod detect;
 mod dial;
 mod forwarded;
+mod gather;
 mod grpc;
 mod half_close;
 mod http;

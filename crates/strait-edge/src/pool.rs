@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::dial::{BackendAddress, connect};
+use crate::gather::Gather;
 use crate::http::outgoing::Outgoing;
 use crate::http::pipe::Pipes;
 use crate::io::Conn;
@@ -105,7 +106,7 @@ impl Told {
 }
 
 /// The task of an HTTP/2 connection.
-type Served = http2::Connection<TokioIo<Conn>, Outgoing, Pipes>;
+type Served = http2::Connection<TokioIo<Gather<Conn>>, Outgoing, Pipes>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -201,7 +202,7 @@ impl Pool {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(128 << 10)
             .max_header_list_size(u32::try_from(self.settings.head_buffer()).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(conn))
+            .handshake(TokioIo::new(Gather::new(conn)))
             .await
             .map_err(|error| self.refused(&error))?;
         let (tell, told) = watch::channel(Told::by(&served));

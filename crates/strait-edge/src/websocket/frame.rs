@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use strait_engine::{Data, Fault, MessageStart, Reason};
 
 const FIN: u8 = 0x80;
@@ -152,7 +152,7 @@ impl Cutter {
             return Ok(None);
         }
         self.rules.admit(start)?;
-        let _ = input.split_to(header);
+        input.advance(header);
         (self.mask, self.at, self.left) = (mask, 0, start.length);
         let data = self.payload(input, Some(start));
         if is_close && !may_close(&data) {
@@ -193,7 +193,11 @@ impl Cutter {
 
     fn payload(&mut self, input: &mut BytesMut, start: Option<MessageStart>) -> Data {
         let n = (input.len() as u64).min(self.left);
-        let mut bytes = input.split_to(n as usize);
+        // Most frames come alone, and have their buffer for themselves.
+        let mut bytes = match n == input.len() as u64 {
+            true => std::mem::take(input),
+            false => input.split_to(n as usize),
+        };
         if self.from_client {
             mask_at(&mut bytes, self.mask, self.at);
         }

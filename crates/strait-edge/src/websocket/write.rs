@@ -153,3 +153,46 @@ impl Pump {
         let _ = tokio::time::timeout(LINGER, linger).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Conn, Stream};
+    use crate::websocket::frame::Rules;
+    use strait_engine::{Body, Data, MessageStart, Reason};
+    use tokio::io::AsyncReadExt;
+
+    /// A body of one frame that does not end.
+    struct One(Option<Data>);
+
+    impl Body for One {
+        fn poll_part(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+            self.0.take().map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(Part::Data(data)))))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_interrupted_is_written_before_the_close_frame() {
+        const LENGTH: usize = 1 << 20;
+        let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
+        let half = Half::new(Conn::new(Stream::Unix(near), Bytes::new()));
+        let rules = Rules::new(false, LENGTH as u64, Reason::Protocol);
+        let mut pump = Pump::new(half, Writer::new(rules, false));
+        let start = Some(MessageStart { tag: 0x82, length: LENGTH as u64 });
+        let bytes = Bytes::from(vec![7; LENGTH]);
+        let mut body: BoxBody = Box::new(One(Some(Data { bytes, start, ends_message: true })));
+        // Nobody reads: the socket takes a part of it.
+        let run = tokio::time::timeout(Duration::from_millis(50), pump.run(&mut body));
+        assert!(run.await.is_err());
+        let mut came = Vec::new();
+        let closing = async {
+            pump.close(1001).await;
+            pump.shutdown().await;
+        };
+        let (_, read) = tokio::join!(closing, far.read_to_end(&mut came));
+        read.unwrap();
+        assert_eq!(came[..10], [0x82, 127, 0, 0, 0, 0, 0, 0x10, 0, 0]);
+        assert!(came[10..10 + LENGTH].iter().all(|byte| *byte == 7));
+        assert_eq!(came[10 + LENGTH..], [0x88, 2, 0x03, 0xE9]);
+    }
+}

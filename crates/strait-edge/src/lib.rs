@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod settings;
 pub mod tls;
 mod tune;
+mod unless;
 mod visit;
 mod websocket;
 

@@ -30,6 +30,7 @@ use crate::peer::{Peer, TrustedProxies};
 use crate::proxy_protocol::ProxyProtocol;
 use crate::settings::{Settings, or_never};
 use crate::tune::{tune, tune_accepted};
+use crate::unless::unless;
 use crate::visit::{Door, visit};
 
 /// A port through which visitors come in.
@@ -66,9 +67,9 @@ impl Tasks {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let Tasks(shared) = self.clone();
         // Boxed, because a future that is handed on is otherwise held once for each hand.
-        let task = Box::pin(task);
+        let mut task = Box::pin(task);
         self.0.tracker.spawn(async move {
-            let _ = shared.kill.run_until_cancelled(task).await;
+            let _ = unless(task.as_mut(), pin!(shared.kill.cancelled())).await;
         });
     }
 
@@ -297,6 +298,13 @@ fn http2(settings: &Settings, tasks: Tasks) -> hyper::server::conn::http2::Build
     http2
 }
 
+/// What is to be done about a connection beside serving it.
+enum Interruption {
+    Drain,
+    /// The timeouts are due.
+    Check,
+}
+
 /// Drives a connection to its end, under the eyes of its timeouts and of the drain.
 async fn watch<C, E>(
     mut served: Pin<&mut C>,
@@ -316,19 +324,30 @@ async fn watch<C, E>(
     let mut check = pin!(tokio::time::sleep(first));
     let (mut draining, mut told) = (false, false);
     loop {
-        tokio::select! {
-            biased;
-            result = served.as_mut() => {
+        let came = unless(
+            served.as_mut(),
+            // In place: what is moved is held twice by each connection.
+            pin!(async {
+                tokio::select! {
+                    biased;
+                    () = drain.cancelled(), if !draining => Interruption::Drain,
+                    () = check.as_mut() => Interruption::Check,
+                }
+            }),
+        )
+        .await;
+        match came {
+            Ok(result) => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "a visitor's connection ended");
                 }
                 return;
             }
-            () = drain.cancelled(), if !draining => {
+            Err(Interruption::Drain) => {
                 draining = true;
                 shut(served.as_mut());
             }
-            () = check.as_mut() => {
+            Err(Interruption::Check) => {
                 let next = match activity.verdict(settings, heads) {
                     Verdict::Fine(next) => next,
                     Verdict::SlowHead => return,

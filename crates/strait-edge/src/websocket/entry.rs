@@ -1,5 +1,6 @@
 //! WebSocket at an entry.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Half};
 use crate::listen::Tasks;
 use crate::settings::or_never;
+use crate::unless::unless;
 use crate::visit::{Requested, Visit, carry as carry_visit};
 use crate::websocket::frame::{Cutter, Rules, Writer};
 use crate::websocket::handshake;
@@ -103,12 +105,14 @@ impl Relay {
         // Nobody waits for it only when the exchange is over already.
         let _ = socket.send((half.clone(), cutter));
         let mut pump = Pump::new(half, Writer::new(rules(Reason::Protocol), false));
-        let end = tokio::select! {
-            biased;
-            end = pump.run(&mut body) => Ok(end),
-            fault = link.failed() => Err(fault),
-            () = self.tasks.drain().cancelled() => Err(Fault::new(Reason::Draining)),
+        let interruption = async {
+            tokio::select! {
+                biased;
+                fault = link.failed() => fault,
+                () = self.tasks.drain().cancelled() => Fault::new(Reason::Draining),
+            }
         };
+        let end = unless(pin!(pump.run(&mut body)), pin!(interruption)).await;
         match end {
             Ok(End::Closed) => {
                 // The visitor's close frame, if it is still to come, travels meanwhile;

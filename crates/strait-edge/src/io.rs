@@ -61,8 +61,6 @@ pub(crate) struct Conn {
     reads: bool,
     look: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
-    /// A failed write does not end the connection, see [`Conn::reading_on`].
-    reads_on: bool,
 }
 
 impl Conn {
@@ -78,7 +76,6 @@ impl Conn {
             reads: false,
             look: None,
             linger: None,
-            reads_on: false,
         }
     }
 
@@ -94,27 +91,21 @@ impl Conn {
         self
     }
 
-    /// The same connection, where a failed write is left for the read side to find: a
-    /// backend that answers early and closes has its answer waiting there.
-    pub(crate) fn reading_on(mut self) -> Conn {
-        self.reads_on = true;
+    /// The same connection, whose next bytes are `bytes`.
+    pub(crate) fn unread(mut self, bytes: Bytes) -> Conn {
+        self.replay = bytes;
         self
+    }
+
+    /// Whether it is a connection of TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
     }
 
     fn writes(&mut self) {
         self.unwritten = true;
         if let Some(activity) = &self.activity {
             activity.write();
-        }
-    }
-
-    /// What a write came to. After a failure the reader is the one to end the connection,
-    /// so that no waker is needed. Once it has, failures are told again: the HTTP library
-    /// flushes before it lets go of a connection, and would wait for ever.
-    fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match result {
-            Poll::Ready(Err(_)) if self.reads_on => Poll::Pending,
-            result => result,
         }
     }
 
@@ -129,7 +120,6 @@ impl Conn {
         // Even when empty they would hold on to the HTTP library's whole read buffer.
         conn.replay = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf };
         conn.activity = None;
-        conn.reads_on = false;
         conn
     }
 
@@ -297,7 +287,6 @@ impl AsyncRead for Conn {
                 ready!(this.poll_half_close(cx))?;
             }
             if read.is_err() || buf.filled().len() == before {
-                this.reads_on = false;
                 return Poll::Ready(read);
             }
         }
@@ -318,8 +307,7 @@ impl AsyncWrite for Conn {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.writes();
-        let result = each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf));
-        self.wrote(result)
+        each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -328,8 +316,7 @@ impl AsyncWrite for Conn {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.writes();
-        let result = each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs));
-        self.wrote(result)
+        each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -340,8 +327,7 @@ impl AsyncWrite for Conn {
         // The library flushes when it has written all.
         self.unwritten = false;
         self.look(cx)?;
-        let result = each!(&mut self.stream, io => Pin::new(io).poll_flush(cx));
-        self.wrote(result)
+        each!(&mut self.stream, io => Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -364,6 +350,12 @@ impl Half {
     /// A first handle to `conn`.
     pub(crate) fn new(conn: Conn) -> Half {
         Half(Arc::new(Mutex::new(conn)))
+    }
+
+    /// The connection, when there is no other handle.
+    pub(crate) fn into_conn(self) -> Option<Conn> {
+        Arc::into_inner(self.0)
+            .map(|conn| conn.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     // Held for one poll of the socket, never over an await.
@@ -389,6 +381,18 @@ impl AsyncWrite for Half {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.lock()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.lock()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.lock().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

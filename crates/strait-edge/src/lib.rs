@@ -19,6 +19,7 @@ mod forwarded;
 mod grpc;
 mod half_close;
 mod http;
+mod http1;
 mod io;
 mod listen;
 mod peer;

@@ -72,24 +72,37 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
 
 /// One pass for all that goes: it makes the map anew.
 fn strip_with(headers: &mut HeaderMap, also: Option<&HeaderName>) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
-        .filter(|name| name != TE && !is_essential(name))
-        .collect();
-    let trailers = has_token(headers, &TE, "trailers");
-    retain(headers, |name| {
-        // The one expectation there is travels beside the head: each leg says it anew.
-        !(HOP_BY_HOP.contains(name)
-            || listed.contains(name)
-            || name == EXPECT
-            || Some(name) == also
-            || (name == TE && !trailers))
-    });
-    if trailers {
+    let hops = Hops::of(headers);
+    retain(headers, |name| hops.pass(name) && (name != TE || hops.trailers) && Some(name) != also);
+    if hops.trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// What a head says about the connection that it came by.
+pub(crate) struct Hops {
+    /// Fields that it takes along no further.
+    listed: Vec<HeaderName>,
+    /// Its sender takes trailers.
+    pub(crate) trailers: bool,
+}
+
+impl Hops {
+    pub(crate) fn of(headers: &HeaderMap) -> Hops {
+        let listed = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
+            .filter(|name| name != TE && !is_essential(name))
+            .collect();
+        Hops { listed, trailers: has_token(headers, &TE, "trailers") }
+    }
+
+    /// Whether a field travels; of `TE` that depends on what it says.
+    pub(crate) fn pass(&self, name: &HeaderName) -> bool {
+        // The one expectation there is travels beside the head: each leg says it anew.
+        !(HOP_BY_HOP.contains(name) || self.listed.contains(name) || name == EXPECT)
     }
 }
 
@@ -107,6 +120,18 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
 /// # Errors
 /// When it is malformed, or there are several that differ (RFC 9110 8.6).
 pub(crate) fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ()> {
+    let (length, times) = announced(headers)?;
+    if let (Some(length), 2..) = (length, times) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(length)
+}
+
+/// The length that a head announces, and how often it says so.
+///
+/// # Errors
+/// When it is malformed, or there are several that differ (RFC 9110 8.6).
+pub(crate) fn announced(headers: &HeaderMap) -> Result<(Option<u64>, usize), ()> {
     let (mut length, mut times) = (None, 0);
     for value in headers.get_all(CONTENT_LENGTH) {
         let bytes = value.as_bytes();
@@ -119,10 +144,7 @@ pub(crate) fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ()>
         }
         times += 1;
     }
-    if let (Some(length), 2..) = (length, times) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    Ok(length)
+    Ok((length, times))
 }
 
 #[cfg(test)]

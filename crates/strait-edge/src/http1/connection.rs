@@ -15,10 +15,10 @@ use crate::pool::GOODBYE;
 use crate::websocket::read::poll_read_into;
 
 /// Bytes that are read at once while much comes; they travel on in the buffer they came in.
-const BULK: usize = 64 << 10;
+const BULK: usize = 128 << 10;
 /// Bytes of a read from which on more is taken to follow. What is less goes into a buffer of its
 /// own size, so that none larger waits with it.
-const MUCH: usize = 16 << 10;
+const MUCH: usize = 32 << 10;
 
 /// A connection and what was read from it. Dropped, it closes.
 pub(crate) struct Connection {

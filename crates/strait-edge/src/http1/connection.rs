@@ -44,13 +44,13 @@ impl Connection {
         &mut self.half
     }
 
-    /// Whether the service has said nothing that nobody asked for, as far as is known without
-    /// waiting. Its end is something, too.
+    /// Whether the service has said nothing since its last answer was taken, as far as is known
+    /// without waiting. Its end is something, too.
     pub(crate) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         let mut byte = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
-        self.input.is_empty() && Pin::new(&mut self.half).poll_read(&mut cx, &mut byte).is_pending()
+        Pin::new(&mut self.half).poll_read(&mut cx, &mut byte).is_pending()
     }
 
     /// Reads more to the end of `input`; `Ok(0)` is the connection's end.

@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Uri, Version};
-use strait_engine::{Carried, Exchange, Fault, Protocol, Reason, RequestHead, Upstream};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, StatusCode, Uri, Version};
+use strait_engine::{
+    Carried, Exchange, Fault, Protocol, Reason, RequestHead, ResponseHead, Upstream,
+};
 
 use crate::classify::{fits, is_authority};
 use crate::dial::{BackendAddress, Scheme};
@@ -75,36 +78,37 @@ impl Backend {
         &self.pool
     }
 
-    /// A request to this backend with the fields of `head`, which came from an entry or
-    /// from a tunnel, and is checked in either case.
-    pub(crate) fn request(
-        &self,
-        head: &RequestHead,
-        version: Version,
-        finish: impl FnOnce(&mut HeaderMap),
-    ) -> Result<Request<()>, Fault> {
+    /// Whom and what a request with this head, which came from an entry or from a tunnel and is
+    /// checked in either case, asks this backend for.
+    pub(crate) fn target<'a>(
+        &'a self,
+        head: &'a RequestHead,
+    ) -> Result<(&'a Bytes, PathAndQuery), Fault> {
         let bad = |what| Fault::because(Reason::BadRequest, what);
         let authority = self.host.as_ref().unwrap_or(&head.authority);
         if !is_authority(authority) {
             return Err(bad("malformed authority"));
         }
-        let path = http::uri::PathAndQuery::from_maybe_shared(head.path.clone())
-            .map_err(|_| bad("malformed path"))?;
+        let path = PathAndQuery::from_maybe_shared(head.path.clone());
+        Ok((authority, path.map_err(|_| bad("malformed path"))?))
+    }
+
+    /// A request by HTTP/2 to this backend with the fields of `head`.
+    pub(crate) fn request(
+        &self,
+        head: &RequestHead,
+        finish: impl FnOnce(&mut HeaderMap),
+    ) -> Result<Request<()>, Fault> {
+        let bad = |what| Fault::because(Reason::BadRequest, what);
+        let (authority, path) = self.target(head)?;
+        let secure = self.address().scheme == Scheme::Https;
+        let uri = Uri::builder()
+            .scheme(if secure { "https" } else { "http" })
+            .authority(&authority[..])
+            .path_and_query(path)
+            .build()
+            .map_err(|_| bad("malformed target"))?;
         let mut headers = HeaderMap::with_capacity(head.headers.len() + 6);
-        let uri = if version == Version::HTTP_2 {
-            let secure = self.address().scheme == Scheme::Https;
-            Uri::builder()
-                .scheme(if secure { "https" } else { "http" })
-                .authority(&authority[..])
-                .path_and_query(path)
-                .build()
-                .map_err(|_| bad("malformed target"))?
-        } else {
-            let host = HeaderValue::from_maybe_shared(authority.clone())
-                .map_err(|_| bad("malformed authority"))?;
-            headers.insert(http::header::HOST, host);
-            Uri::from(path)
-        };
         for (name, value) in &head.headers {
             if name != http::header::HOST {
                 headers.try_append(name, value.clone()).map_err(|_| bad("too many fields"))?;
@@ -115,13 +119,26 @@ impl Backend {
         let mut request = Request::new(());
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = uri;
-        *request.version_mut() = version;
+        *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = headers;
         Ok(request)
     }
 
+    /// The head of an answer without the fields of the connection that it came by.
+    pub(crate) fn answered(
+        &self,
+        status: StatusCode,
+        headers: HeaderMap,
+    ) -> Result<ResponseHead, Fault> {
+        if status.is_informational() || status.as_u16() > 599 {
+            let detail = format!("status {status} was not asked for");
+            return Err(Fault::because(Reason::BackendInvalid, detail));
+        }
+        Ok(ResponseHead { status, headers: self.passed(headers)? })
+    }
+
     /// The fields of an answer's head without those of the connection that it came by.
-    pub(crate) fn answered(&self, mut headers: HeaderMap) -> Result<HeaderMap, Fault> {
+    pub(crate) fn passed(&self, mut headers: HeaderMap) -> Result<HeaderMap, Fault> {
         if !fits(&headers, self.pool.settings()) {
             return Err(Fault::because(Reason::BackendInvalid, OVER_THE_LIMIT));
         }

@@ -22,18 +22,23 @@ pub(crate) async fn first_bytes<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<
     Ok((n > 0).then_some(bytes))
 }
 
+/// The version that these first bytes tell, if they do.
+pub(crate) fn told(bytes: &[u8]) -> Option<Version> {
+    let n = bytes.len().min(PREFACE.len());
+    match bytes[..n] == PREFACE[..n] {
+        true => (n == PREFACE.len()).then_some(Version::Http2),
+        false => Some(Version::Http1),
+    }
+}
+
 /// Reads on until it is clear which version is spoken; nothing is lost.
 pub(crate) async fn version<T: AsyncRead + Unpin>(
     io: &mut T,
     mut bytes: BytesMut,
 ) -> io::Result<(Version, Bytes)> {
     loop {
-        let n = bytes.len().min(PREFACE.len());
-        if bytes[..n] != PREFACE[..n] {
-            return Ok((Version::Http1, bytes.freeze()));
-        }
-        if n == PREFACE.len() {
-            return Ok((Version::Http2, bytes.freeze()));
+        if let Some(version) = told(&bytes) {
+            return Ok((version, bytes.freeze()));
         }
         if io.read_buf(&mut bytes).await? == 0 {
             return Ok((Version::Http1, bytes.freeze()));

@@ -13,8 +13,9 @@ use rustls::{CertificateError, ClientConfig};
 use strait_engine::{Fault, Reason};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::io::{Conn, Stream, tune};
+use crate::io::{Conn, Stream};
 use crate::settings::{Settings, or_never};
+use crate::tune::tune;
 
 /// How a backend is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

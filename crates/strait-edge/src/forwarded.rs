@@ -16,7 +16,7 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const HOPS: HeaderName = HeaderName::from_static("strait-hops");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The visitor's address: the peer's, or behind a trusted proxy the last one in
 /// `X-Forwarded-For` that is no trusted proxy. Its port is 0 where nobody said it.

@@ -52,6 +52,8 @@ macro_rules! each {
 pub(crate) struct Conn {
     stream: Stream,
     replay: Bytes,
+    /// The visitor's end was read.
+    ended: bool,
     activity: Option<Arc<Activity>>,
     allowance: Option<Box<Allowance>>,
     half_close: Option<Box<HalfClose>>,
@@ -61,8 +63,6 @@ pub(crate) struct Conn {
     reads: bool,
     look: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
-    /// A failed write does not end the connection, see [`Conn::reading_on`].
-    reads_on: bool,
 }
 
 impl Conn {
@@ -71,6 +71,7 @@ impl Conn {
         Conn {
             stream,
             replay,
+            ended: false,
             activity: None,
             allowance: None,
             half_close: None,
@@ -78,7 +79,6 @@ impl Conn {
             reads: false,
             look: None,
             linger: None,
-            reads_on: false,
         }
     }
 
@@ -94,27 +94,21 @@ impl Conn {
         self
     }
 
-    /// The same connection, where a failed write is left for the read side to find: a
-    /// backend that answers early and closes has its answer waiting there.
-    pub(crate) fn reading_on(mut self) -> Conn {
-        self.reads_on = true;
+    /// The same connection, whose next bytes are `bytes`.
+    pub(crate) fn unread(mut self, bytes: Bytes) -> Conn {
+        self.replay = bytes;
         self
+    }
+
+    /// Whether it is a connection of TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
     }
 
     fn writes(&mut self) {
         self.unwritten = true;
         if let Some(activity) = &self.activity {
             activity.write();
-        }
-    }
-
-    /// What a write came to. After a failure the reader is the one to end the connection,
-    /// so that no waker is needed. Once it has, failures are told again: the HTTP library
-    /// flushes before it lets go of a connection, and would wait for ever.
-    fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match result {
-            Poll::Ready(Err(_)) if self.reads_on => Poll::Pending,
-            result => result,
         }
     }
 
@@ -129,7 +123,6 @@ impl Conn {
         // Even when empty they would hold on to the HTTP library's whole read buffer.
         conn.replay = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf };
         conn.activity = None;
-        conn.reads_on = false;
         conn
     }
 
@@ -295,9 +288,9 @@ impl AsyncRead for Conn {
             let read = ready!(read);
             if read.is_ok() && buf.filled().len() == before && this.activity.is_some() {
                 ready!(this.poll_half_close(cx))?;
+                this.ended = true;
             }
             if read.is_err() || buf.filled().len() == before {
-                this.reads_on = false;
                 return Poll::Ready(read);
             }
         }
@@ -318,8 +311,7 @@ impl AsyncWrite for Conn {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.writes();
-        let result = each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf));
-        self.wrote(result)
+        each!(&mut self.stream, io => Pin::new(io).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -328,8 +320,7 @@ impl AsyncWrite for Conn {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.writes();
-        let result = each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs));
-        self.wrote(result)
+        each!(&mut self.stream, io => Pin::new(io).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -340,12 +331,16 @@ impl AsyncWrite for Conn {
         // The library flushes when it has written all.
         self.unwritten = false;
         self.look(cx)?;
-        let result = each!(&mut self.stream, io => Pin::new(io).poll_flush(cx));
-        self.wrote(result)
+        each!(&mut self.stream, io => Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.ended && this.activity.is_some() && matches!(this.stream, Stream::Tcp(_)) {
+            // The library lets go of it next, and closing says the same: nothing is left unread
+            // that would make a reset of it.
+            return Poll::Ready(Ok(()));
+        }
         if this.linger.is_none() {
             ready!(each!(&mut this.stream, io => Pin::new(io).poll_shutdown(cx)))?;
         }
@@ -364,6 +359,12 @@ impl Half {
     /// A first handle to `conn`.
     pub(crate) fn new(conn: Conn) -> Half {
         Half(Arc::new(Mutex::new(conn)))
+    }
+
+    /// The connection, when there is no other handle.
+    pub(crate) fn into_conn(self) -> Option<Conn> {
+        Arc::into_inner(self.0)
+            .map(|conn| conn.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     // Held for one poll of the socket, never over an await.
@@ -391,6 +392,18 @@ impl AsyncWrite for Half {
         Pin::new(&mut *self.lock()).poll_write(cx, buf)
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.lock()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.lock().is_write_vectored()
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.lock()).poll_flush(cx)
     }
@@ -398,20 +411,4 @@ impl AsyncWrite for Half {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.lock()).poll_shutdown(cx)
     }
-}
-
-/// Bytes that the kernel takes for a visitor or backend before it has sent them. Without a
-/// limit it takes 4 MiB for each that does not read.
-const NOT_SENT: u32 = 128 * 1024;
-
-/// What every TCP connection gets: no delay, and keep-alive probes that find a peer that
-/// vanished without a word.
-pub(crate) fn tune(tcp: &TcpStream) {
-    let _ = tcp.set_nodelay(true);
-    let probes = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10));
-    let socket = socket2::SockRef::from(tcp);
-    let _ = socket.set_tcp_keepalive(&probes);
-    let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
 }

@@ -25,10 +25,12 @@ use crate::allowance::Allowance;
 use crate::detect::{self, Version};
 use crate::grpc::web_cors::Cors;
 use crate::http::outgoing::Outgoing;
-use crate::io::{Conn, Stream, tune};
+use crate::io::{Conn, Stream};
 use crate::peer::{Peer, TrustedProxies};
 use crate::proxy_protocol::ProxyProtocol;
 use crate::settings::{Settings, or_never};
+use crate::tune::{tune, tune_accepted};
+use crate::unless::unless;
 use crate::visit::{Door, visit};
 
 /// A port through which visitors come in.
@@ -52,27 +54,36 @@ pub struct Entry {
 
 /// The tasks of an entry, which end with it.
 #[derive(Clone)]
-pub(crate) struct Tasks {
+pub(crate) struct Tasks(Arc<Shared>);
+
+struct Shared {
     tracker: TaskTracker,
     kill: CancellationToken,
+    drain: CancellationToken,
 }
 
 impl Tasks {
     /// Runs `task` until it ends or the entry is dropped.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let kill = self.kill.clone();
+        let Tasks(shared) = self.clone();
         // Boxed, because a future that is handed on is otherwise held once for each hand.
-        let task = Box::pin(task);
-        self.tracker.spawn(async move {
-            let _ = kill.run_until_cancelled(task).await;
+        let mut task = Box::pin(task);
+        self.0.tracker.spawn(async move {
+            let _ = unless(task.as_mut(), pin!(shared.kill.cancelled())).await;
         });
+    }
+
+    /// Cancelled when the entry accepts no more and what it has shall end.
+    pub(crate) fn drain(&self) -> &CancellationToken {
+        &self.0.drain
     }
 }
 
 // The streams of an HTTP/2 connection end with the connection's own task.
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     fn execute(&self, task: F) {
-        self.tracker.spawn(task);
+        // Boxed, because it is large and a task moves its future several times.
+        self.0.tracker.spawn(Box::pin(task));
     }
 }
 
@@ -83,8 +94,11 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
 /// when all are done; the caller bounds that time. Dropping the future ends everything at
 /// once.
 pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: CancellationToken) {
-    let tasks = Tasks { tracker: TaskTracker::new(), kill: CancellationToken::new() };
-    let _end_all = tasks.kill.clone().drop_guard();
+    tune(&listener);
+    let (tracker, kill) = (TaskTracker::new(), CancellationToken::new());
+    let _end_all = kill.clone().drop_guard();
+    let tasks = Tasks(Arc::new(Shared { tracker, kill, drain }));
+    let drain = tasks.drain();
     let mut pause = FIRST_PAUSE;
     loop {
         let accepted = tokio::select! {
@@ -95,7 +109,7 @@ pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: Can
         match accepted {
             Ok((tcp, peer)) => {
                 pause = FIRST_PAUSE;
-                tasks.spawn(connection(tcp, peer, entry.clone(), tasks.clone(), drain.clone()));
+                tasks.spawn(connection(tcp, peer, entry.clone(), tasks.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -109,8 +123,8 @@ pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: Can
         }
     }
     drop(listener);
-    tasks.tracker.close();
-    tasks.tracker.wait().await;
+    tasks.0.tracker.close();
+    tasks.0.tracker.wait().await;
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -127,14 +141,14 @@ async fn connection(
     address: SocketAddr,
     current: Arc<ArcSwap<Entry>>,
     tasks: Tasks,
-    drain: CancellationToken,
 ) {
-    tune(&tcp);
+    tune_accepted(&tcp);
     let entry = current.load_full();
     let opened = tokio::select! {
+        biased;
         opened = open(tcp, address, &entry) => opened,
         // Nothing was asked yet.
-        () = drain.cancelled() => return,
+        () = tasks.drain().cancelled() => return,
     };
     let (conn, version, peer) = match opened {
         Ok(Some(opened)) => opened,
@@ -158,15 +172,13 @@ async fn connection(
     let conn = TokioIo::new(conn);
     let secure = entry.tls.is_some();
     let settings = entry.settings.clone();
-    let (executor, drained) = (tasks.clone(), drain.clone());
     let door = Arc::new(Door {
         entry: current,
         peer,
         secure,
         server_name,
         activity: activity.clone(),
-        tasks,
-        drain,
+        tasks: tasks.clone(),
     });
     let service = service_fn(move |request: Request<Incoming>| {
         let door = door.clone();
@@ -178,12 +190,14 @@ async fn connection(
         Version::Http1 => {
             let served = http1(&settings).serve_connection(conn, service).with_upgrades();
             let served = pin!(served);
-            watch(served, |c| c.graceful_shutdown(), &activity, &settings, true, &drained).await;
+            watch(served, |c| c.graceful_shutdown(), &activity, &settings, true, tasks.drain())
+                .await;
         }
         Version::Http2 => {
-            let served = http2(&settings, executor).serve_connection(conn, service);
+            let served = http2(&settings, tasks.clone()).serve_connection(conn, service);
             let served = pin!(served);
-            watch(served, |c| c.graceful_shutdown(), &activity, &settings, false, &drained).await;
+            watch(served, |c| c.graceful_shutdown(), &activity, &settings, false, tasks.drain())
+                .await;
         }
     }
 }
@@ -237,6 +251,10 @@ async fn detect_version<T: tokio::io::AsyncRead + Unpin>(
     let first: Option<BytesMut> =
         timeout(or_never(settings.first_byte), detect::first_bytes(io)).await.map_err(slow)??;
     let Some(first) = first else { return Ok(None) };
+    // Mostly they say it.
+    if let Some(version) = detect::told(&first) {
+        return Ok(Some((version, first.freeze())));
+    }
     let found =
         timeout(or_never(settings.headers), detect::version(io, first)).await.map_err(slow)??;
     Ok(Some(found))
@@ -245,7 +263,7 @@ async fn detect_version<T: tokio::io::AsyncRead + Unpin>(
 fn http1(settings: &Settings) -> hyper::server::conn::http1::Builder {
     let mut http1 = hyper::server::conn::http1::Builder::new();
     // Our own watch tells a slow head from an idle connection; the library's does not.
-    http1.timer(TokioTimer::new()).header_read_timeout(None);
+    http1.header_read_timeout(None);
     http1.max_buf_size((settings.max_header_bytes + settings.max_uri).max(128 << 10));
     if settings.max_header_fields > 100 {
         http1.max_headers(settings.max_header_fields);
@@ -280,6 +298,13 @@ fn http2(settings: &Settings, tasks: Tasks) -> hyper::server::conn::http2::Build
     http2
 }
 
+/// What is to be done about a connection beside serving it.
+enum Interruption {
+    Drain,
+    /// The timeouts are due.
+    Check,
+}
+
 /// Drives a connection to its end, under the eyes of its timeouts and of the drain.
 async fn watch<C, E>(
     mut served: Pin<&mut C>,
@@ -299,19 +324,30 @@ async fn watch<C, E>(
     let mut check = pin!(tokio::time::sleep(first));
     let (mut draining, mut told) = (false, false);
     loop {
-        tokio::select! {
-            biased;
-            result = served.as_mut() => {
+        let came = unless(
+            served.as_mut(),
+            // In place: what is moved is held twice by each connection.
+            pin!(async {
+                tokio::select! {
+                    biased;
+                    () = drain.cancelled(), if !draining => Interruption::Drain,
+                    () = check.as_mut() => Interruption::Check,
+                }
+            }),
+        )
+        .await;
+        match came {
+            Ok(result) => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "a visitor's connection ended");
                 }
                 return;
             }
-            () = drain.cancelled(), if !draining => {
+            Err(Interruption::Drain) => {
                 draining = true;
                 shut(served.as_mut());
             }
-            () = check.as_mut() => {
+            Err(Interruption::Check) => {
                 let next = match activity.verdict(settings, heads) {
                     Verdict::Fine(next) => next,
                     Verdict::SlowHead => return,
@@ -346,8 +382,7 @@ mod tests {
     #[test]
     fn tasks_are_small() {
         // Each visitor has them for as long as the connection lasts: growth shall be noticed.
-        let visitor =
-            size(|(tcp, peer, entry, tasks, drain)| connection(tcp, peer, entry, tasks, drain));
+        let visitor = size(|(tcp, peer, entry, tasks)| connection(tcp, peer, entry, tasks));
         let socket = size(crate::websocket::entry::Relay::run);
         println!("bytes of a task: a connection {visitor}, a WebSocket {socket}");
         assert!(visitor <= 2560, "{visitor}");

@@ -14,7 +14,6 @@ use strait_engine::{
     Answer, Context, EmptyBody, Exchange, Fault, Origin, Protocol, Reason, RequestHead, RequestId,
     fault,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Active, Activity};
 use crate::backend::OVER_THE_LIMIT;
@@ -35,7 +34,6 @@ pub(crate) struct Door {
     pub(crate) server_name: Option<String>,
     pub(crate) activity: Arc<Activity>,
     pub(crate) tasks: Tasks,
-    pub(crate) drain: CancellationToken,
 }
 
 impl Door {

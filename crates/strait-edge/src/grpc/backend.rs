@@ -4,7 +4,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use strait_engine::{
@@ -14,6 +14,7 @@ use strait_engine::{
 
 use crate::backend::Backend;
 use crate::classify::is_grpc;
+use crate::forwarded::TRACEPARENT;
 use crate::grpc::body::Messages;
 use crate::grpc::message::Cutter;
 use crate::grpc::read::{self, Read};
@@ -33,18 +34,25 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
         },
     };
     let build = |head: &RequestHead| {
-        let request = backend.request(head, Version::HTTP_2, |headers| {
+        let request = backend.request(head, |headers| {
             remove(headers, &CONTENT_LENGTH);
             headers.insert(TE, HeaderValue::from_static("trailers"));
             if let Some(left) = left {
                 headers.insert(timeout::GRPC_TIMEOUT, timeout::write(left));
+            }
+            // Never the same again: in the connection's table (RFC 7541 2.3.2) they would take the
+            // place of what is, and every call would be compared with those before it.
+            for once in [TRACEPARENT, timeout::GRPC_TIMEOUT] {
+                if let Some(value) = headers.get_mut(once) {
+                    value.set_sensitive(true);
+                }
             }
         });
         Ok((request?, None))
     };
     let frame = |body, _, upload| Outgoing::messages(Messages::request(body, upload));
     // No time for the head: callers bring their own deadline, and streams may be silent.
-    let sent = match send(backend, exchange, build, true, Duration::ZERO, frame).await {
+    let sent = match send(backend, exchange, build, Duration::ZERO, frame).await {
         Ok(sent) => sent,
         Err(Unanswered { failure, reset: Some(code) }) if !failure.fault.retry_safe => {
             return Ok(reset_answer(code));
@@ -52,7 +60,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
         Err(unanswered) => return Err(unanswered.into()),
     };
     let (parts, body) = sent.response.into_parts();
-    let mut headers = backend.answered(parts.headers)?;
+    let mut headers = backend.passed(parts.headers)?;
     remove(&mut headers, &CONTENT_LENGTH);
     let body: BoxBody = if parts.status != StatusCode::OK || !is_grpc(&headers) {
         // Not an answer of a gRPC server; its body is no message.

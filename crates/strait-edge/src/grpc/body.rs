@@ -52,7 +52,7 @@ impl Messages {
 
     /// Whether no frame will come.
     pub(crate) fn is_end(&self) -> bool {
-        matches!(self.end, End::Over) || (self.joiner.is_empty() && self.body.is_end())
+        matches!(self.end, End::Over) || self.joiner.is_end(&self.body)
     }
 
     fn fail(&mut self, fault: Fault) -> Option<Result<Frame<Bytes>, Cut>> {

@@ -113,9 +113,15 @@ impl Joiner {
         self.left == 0
     }
 
-    /// Whether nothing is held back.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.next.is_none()
+    /// Whether no frame will come of `body`: its end is known and nothing is held back.
+    pub(crate) fn is_end(&self, body: &BoxBody) -> bool {
+        self.out.is_empty()
+            && match &self.next {
+                Some(Next::End) => true,
+                Some(_) => false,
+                // One that ends within a message has a fault to come.
+                None => self.at_boundary() && body.is_end(),
+            }
     }
 
     /// The next frame of the body that joins the messages of `body`.
@@ -278,6 +284,21 @@ mod tests {
         assert_eq!(reason(&[0, 0, 0, 0, 2, 7]), Err(Reason::BadRequest));
         assert_eq!(reason(&[0, 0, 0x10, 0, 1, 7]), Err(Reason::MessageTooLarge));
         assert_eq!(reason(&[0, 0, 0, 0, 0]), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn the_last_frame_is_known_to_be_the_last() {
+        for (length, whole) in [(2, true), (3, false)] {
+            let start = Some(MessageStart { tag: 0, length });
+            let piece = Data { bytes: Bytes::from_static(b"ab"), start, ends_message: whole };
+            let (mut joiner, mut body): (_, BoxBody) =
+                (Joiner::new(), Box::new(Pieces(vec![piece])));
+            assert!(!joiner.is_end(&body));
+            let frame = poll_fn(|cx| joiner.poll(&mut body, cx)).await;
+            assert!(matches!(frame, Some(Ok(Joined::Data(_)))));
+            // Within a message, a fault is still to come.
+            assert_eq!(joiner.is_end(&body), whole);
+        }
     }
 
     #[tokio::test]

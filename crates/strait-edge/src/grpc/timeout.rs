@@ -40,14 +40,12 @@ pub(crate) fn write(left: Duration) -> HeaderValue {
     const MOST: u128 = 99_999_999;
     // At least one nanosecond: servers disagree about what zero means.
     let nanos = left.as_nanos().max(1);
-    let mut text = format!("{}H", (nanos / 3_600_000_000_000).min(MOST));
-    for (unit, size) in [('n', 1), ('u', 1_000), ('m', 1_000_000), ('S', 1_000_000_000)] {
-        if nanos / size <= MOST {
-            text = format!("{}{unit}", nanos / size);
-            break;
-        }
-    }
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+    let (number, unit) = [('n', 1), ('u', 1_000), ('m', 1_000_000), ('S', 1_000_000_000)]
+        .into_iter()
+        .map(|(unit, size)| (nanos / size, unit))
+        .find(|(number, _)| *number <= MOST)
+        .unwrap_or_else(|| ((nanos / 3_600_000_000_000).min(MOST), 'H'));
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(format!("{number}{unit}")))
         .unwrap_or_else(|_| HeaderValue::from_static("0n"))
 }
 

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use strait_engine::{
     Answer, Body, BoxBody, EmptyBody, Exchange, Failure, Fault, Part, Reason, RequestHead,
-    ResponseHead,
 };
 
 use crate::backend::Backend;
@@ -18,43 +16,26 @@ use crate::http::body::{Plain, cause, poll_incoming};
 use crate::http::hop::content_length;
 use crate::http::outgoing::Outgoing;
 use crate::http::upload::{AbortUpload, Upload};
-use crate::pool::Lease;
+use crate::http1;
+use crate::pool::Http2 as Lease;
 
 /// Carries a plain request.
 pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answer, Failure> {
-    let http2 = backend.speaks_http2();
-    let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let has_body = !exchange.body.is_end();
-    let settings = backend.pool().settings();
-    // By HTTP/2 the library does not tell what comes before the answer: nothing to wait for.
-    let awaits_continue = exchange.context.awaits_continue && has_body && !http2;
-    let wait = awaits_continue.then_some(settings.continue_wait);
+    if !backend.speaks_http2() {
+        return http1::carry::carry(backend, exchange).await;
+    }
+    // By HTTP/2 the library does not tell what comes before the answer: there is no expectation.
     let build = |head: &RequestHead| {
         let mut length = Ok(None);
-        let request = backend.request(head, version, |headers| {
-            length = content_length(headers);
-            if has_body && !http2 && length == Ok(None) {
-                // The library chunks by itself, but for GET it would leave the body out.
-                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            if awaits_continue {
-                headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
-            }
-        })?;
+        let request = backend.request(head, |headers| length = content_length(headers))?;
         let malformed = |()| Fault::because(Reason::BadRequest, "malformed Content-Length");
         Ok((request, length.map_err(malformed)?))
     };
-    let frame = |body, length, upload| {
-        Outgoing::plain(Plain::request(body, length, upload).awaiting_continue(wait))
-    };
-    let sent = send(backend, exchange, build, http2, settings.answer_head, frame).await?;
+    let frame = |body, length, upload| Outgoing::plain(Plain::request(body, length, upload));
+    let limit = backend.pool().settings().answer_head;
+    let sent = send(backend, exchange, build, limit, frame).await?;
     let (parts, body) = sent.response.into_parts();
-    let headers = backend.answered(parts.headers)?;
-    if parts.status.is_informational() || parts.status.as_u16() > 599 {
-        let detail = format!("status {} was not asked for", parts.status);
-        return Err(Fault::because(Reason::BackendInvalid, detail).into());
-    }
-    let head = ResponseHead { status: parts.status, headers };
+    let head = backend.answered(parts.status, parts.headers)?;
     Ok(Answer { head, body: sent.held.body(body) })
 }
 
@@ -95,7 +76,6 @@ pub(crate) async fn send(
     backend: &Backend,
     exchange: Exchange,
     build: impl Fn(&RequestHead) -> Result<(Request<()>, Option<u64>), Fault>,
-    http2: bool,
     head_within: Duration,
     frame: impl Fn(BoxBody, Option<u64>, Option<Arc<Upload>>) -> Outgoing,
 ) -> Result<Sent, Unanswered> {
@@ -108,11 +88,7 @@ pub(crate) async fn send(
             let detail = "a body was announced and is missing";
             return Err(Fault::because(Reason::BadRequest, detail).into());
         }
-        let leased = match http2 {
-            true => backend.pool().http2().await,
-            false => backend.pool().http1(fresh).await,
-        };
-        let mut lease = match leased {
+        let mut lease = match backend.pool().http2().await {
             Ok(lease) => lease,
             Err(fault) => {
                 let untouched = Some(Box::new(Exchange { head, context, body }));
@@ -121,26 +97,11 @@ pub(crate) async fn send(
         };
         let upload = (!empty).then(Arc::<Upload>::default);
         let abort = upload.clone().map(AbortUpload);
-        let piped = upload.clone().filter(|_| http2);
-        let outgoing = frame(body, length, upload.clone()).piped(piped);
-        let mut request = request.map(|()| outgoing);
-        let unasked = upload.as_ref().filter(|_| request.body().awaits_continue()).cloned();
-        if let Some(upload) = unasked.clone() {
-            hyper::ext::on_informational(&mut request, move |interim| {
-                if interim.status() == StatusCode::CONTINUE {
-                    upload.proceed();
-                }
-            });
-        }
+        let outgoing = frame(body, length, upload.clone()).piped(upload.clone());
+        let request = request.map(|()| outgoing);
         let sending = lease.send(request);
         let mut error = match within(sending, upload.as_deref(), head_within).await? {
-            Ok(response) => {
-                // A service that answers with success may still read what it was offered.
-                if let Some(upload) = unasked.filter(|_| !response.status().is_success()) {
-                    upload.refuse();
-                }
-                return Ok(Sent { response, held: Held { lease, abort } });
-            }
+            Ok(response) => return Ok(Sent { response, held: Held { lease, abort } }),
             Err(error) => error,
         };
         let reset = cause::<h2::Error>(error.error()).filter(|error| error.is_reset());
@@ -221,6 +182,7 @@ pub(crate) fn fault_of(error: &hyper::Error, upload: Option<&Upload>) -> Fault {
 
 /// What an answer's body holds on to until it ends.
 pub(crate) struct Held {
+    #[allow(dead_code, reason = "held for its drop, which gives the share of a connection back")]
     lease: Lease,
     abort: Option<AbortUpload>,
 }
@@ -240,14 +202,10 @@ impl Held {
         fault_of(error, self.upload())
     }
 
-    /// The answer has ended: keeps the connection if the request has, too. The rest of
-    /// an upload whose answer is complete is not wanted.
+    /// The answer has ended. The rest of an upload whose answer is complete is not wanted.
     pub(crate) fn end(self) {
-        if self.upload().is_none_or(Upload::ended) {
-            if let Some(upload) = self.upload() {
-                upload.let_go();
-            }
-            self.lease.done();
+        if let Some(upload) = self.upload().filter(|upload| upload.ended()) {
+            upload.let_go();
         }
     }
 

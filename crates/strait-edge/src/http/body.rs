@@ -186,11 +186,6 @@ impl Plain {
         self
     }
 
-    /// Whether the body waits to be asked for.
-    pub(crate) fn awaits_continue(&self) -> bool {
-        self.unasked.is_some()
-    }
-
     /// Waits until the body may be asked for.
     fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let (Some(sleep), Some(upload)) = (&mut self.unasked, &self.upload) {

@@ -131,6 +131,42 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, fields: Fields) {
     strip_with(headers, fields, Fields::HOST);
 }
 
+/// One pass for all that goes: it makes the map anew.
+fn strip_with(headers: &mut HeaderMap, fields: Fields, also: Fields) {
+    if !fields.have(Fields(Fields::HOP_BY_HOP.0 | also.0)) {
+        return;
+    }
+    let hops = Hops::of(headers, fields);
+    retain(headers, |name| {
+        let one = Fields::one(name);
+        !also.have(one) && (hops.pass(name) || (hops.trailers && one == Fields::TE))
+    });
+    if hops.trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// What a head says about the connection that it came by.
+pub(crate) struct Hops {
+    /// Fields that it takes along no further.
+    listed: Vec<HeaderName>,
+    /// Its sender takes trailers.
+    pub(crate) trailers: bool,
+}
+
+impl Hops {
+    /// Of a head that has `fields`.
+    pub(crate) fn of(headers: &HeaderMap, fields: Fields) -> Hops {
+        let listed = if fields.have(Fields::CONNECTION) { listed(headers) } else { Vec::new() };
+        Hops { listed, trailers: fields.have(Fields::TE) && has_token(headers, &TE, "trailers") }
+    }
+
+    /// Whether a field travels as it is.
+    pub(crate) fn pass(&self, name: &HeaderName) -> bool {
+        !(Fields::HOP_BY_HOP.have(Fields::one(name)) || self.listed.contains(name))
+    }
+}
+
 /// The fields that `Connection` lists.
 fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
     let items = headers.get_all(CONNECTION).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
@@ -138,21 +174,6 @@ fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
         .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
         .filter(|name| name != TE && !is_essential(name))
         .collect()
-}
-
-/// One pass for all that goes: it makes the map anew.
-fn strip_with(headers: &mut HeaderMap, fields: Fields, also: Fields) {
-    if !fields.have(Fields(Fields::HOP_BY_HOP.0 | also.0)) {
-        return;
-    }
-    let listed = if fields.have(Fields::CONNECTION) { listed(headers) } else { Vec::new() };
-    let trailers = fields.have(Fields::TE) && has_token(headers, &TE, "trailers");
-    let kept = if trailers { Fields::TE } else { Fields::NONE };
-    let gone = Fields((Fields::HOP_BY_HOP.0 | also.0) & !kept.0);
-    retain(headers, |name| !(gone.have(Fields::one(name)) || listed.contains(name)));
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
 }
 
 /// Removes from a body's trailers what is hop-by-hop, and what says how a message is framed or
@@ -175,6 +196,18 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
 /// # Errors
 /// When it is malformed, or there are several that differ (RFC 9110 8.6).
 pub(crate) fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ()> {
+    let (length, times) = announced(headers)?;
+    if let (Some(length), 2..) = (length, times) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(length)
+}
+
+/// The length that a head announces, and how often it says so.
+///
+/// # Errors
+/// When it is malformed, or there are several that differ (RFC 9110 8.6).
+pub(crate) fn announced(headers: &HeaderMap) -> Result<(Option<u64>, usize), ()> {
     let (mut length, mut times) = (None, 0);
     for value in headers.get_all(CONTENT_LENGTH) {
         let number = decimal(value.as_bytes()).ok_or(())?;
@@ -183,10 +216,7 @@ pub(crate) fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, ()>
         }
         times += 1;
     }
-    if let (Some(length), 2..) = (length, times) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    Ok(length)
+    Ok((length, times))
 }
 
 #[cfg(test)]

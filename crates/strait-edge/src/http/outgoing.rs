@@ -80,11 +80,6 @@ impl Outgoing {
         Outgoing::of(Kind::Web(Box::new(encoded)))
     }
 
-    /// Whether it is a body that waits to be asked for.
-    pub(crate) fn awaits_continue(&self) -> bool {
-        matches!(&self.kind, Kind::Plain(plain) if plain.awaits_continue())
-    }
-
     /// Has the task that sends this by HTTP/2 end when `upload` is aborted.
     pub(crate) fn piped(mut self, upload: Option<Arc<Upload>>) -> Outgoing {
         self.unpiped = upload;

@@ -4,12 +4,14 @@
 //! so that the body cannot tell it that nobody wants the rest. Ending the task does: the library
 //! then resets the stream, for which no room is needed, and lets go of the body.
 
-use std::future::Future;
+use std::cell::OnceCell;
+use std::future::{Future, poll_fn};
 
 use tokio_util::sync::CancellationToken;
 
 tokio::task_local! {
-    static END: CancellationToken;
+    /// There once the task turns out to send a body.
+    static END: OnceCell<CancellationToken>;
 }
 
 /// Runs each future of a connection in a task that can be ended from within.
@@ -22,13 +24,26 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
-        let end = CancellationToken::new();
-        let task = END.scope(end.clone(), task);
-        tokio::spawn(async move { end.run_until_cancelled(task).await.map(drop) });
+        // Boxed, because a task moves its future several times, and each of these is as large as
+        // the largest, the connection itself.
+        let mut task = Box::pin(task);
+        let mut ended = None;
+        let until_ended = poll_fn(move |cx| {
+            let done = task.as_mut().poll(cx).map(drop);
+            if done.is_pending() && ended.is_none() {
+                let end = END.with(|end| end.get().cloned());
+                ended = end.map(|end| Box::pin(end.cancelled_owned()));
+            }
+            match &mut ended {
+                Some(ended) if done.is_pending() => ended.as_mut().poll(cx),
+                _ => done,
+            }
+        });
+        tokio::spawn(END.scope(OnceCell::new(), until_ended));
     }
 }
 
 /// What ends the task that polls a body just now, if it can be ended.
 pub(crate) fn end() -> Option<CancellationToken> {
-    END.try_with(Clone::clone).ok()
+    END.try_with(|end| end.get_or_init(CancellationToken::new).clone()).ok()
 }

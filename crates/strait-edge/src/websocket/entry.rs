@@ -1,5 +1,6 @@
 //! WebSocket at an entry.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use strait_engine::{Answer, BoxBody, Fault, Reason, next_part};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use crate::activity::Active;
 use crate::http::hop::strip;
 use crate::http::outgoing::Outgoing;
 use crate::io::{Conn, Half};
+use crate::listen::Tasks;
 use crate::settings::or_never;
+use crate::unless::unless;
 use crate::visit::{Requested, Visit, carry as carry_visit};
 use crate::websocket::frame::{Cutter, Rules, Writer};
 use crate::websocket::handshake;
@@ -61,7 +63,7 @@ pub(crate) async fn carry(
         extended: handshake::extended(&headers),
         max_message: settings.max_message,
         close_wait: or_never(settings.close_wait),
-        drain: visit.door.drain.clone(),
+        tasks: visit.door.tasks.clone(),
         active: key.is_none().then(|| visit.door.activity.request(visit.version)),
     };
     visit.door.tasks.spawn(relay.run());
@@ -85,7 +87,7 @@ pub(crate) struct Relay {
     extended: bool,
     max_message: u64,
     close_wait: Duration,
-    drain: CancellationToken,
+    tasks: Tasks,
     #[allow(
         dead_code,
         reason = "held for its drop: an HTTP/2 connection with a socket is not idle"
@@ -103,12 +105,14 @@ impl Relay {
         // Nobody waits for it only when the exchange is over already.
         let _ = socket.send((half.clone(), cutter));
         let mut pump = Pump::new(half, Writer::new(rules(Reason::Protocol), false));
-        let end = tokio::select! {
-            biased;
-            end = pump.run(&mut body) => Ok(end),
-            fault = link.failed() => Err(fault),
-            () = self.drain.cancelled() => Err(Fault::new(Reason::Draining)),
+        let interruption = async {
+            tokio::select! {
+                biased;
+                fault = link.failed() => fault,
+                () = self.tasks.drain().cancelled() => Fault::new(Reason::Draining),
+            }
         };
+        let end = unless(pin!(pump.run(&mut body)), pin!(interruption)).await;
         match end {
             Ok(End::Closed) => {
                 // The visitor's close frame, if it is still to come, travels meanwhile;

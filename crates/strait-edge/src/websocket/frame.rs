@@ -1,7 +1,9 @@
 //! Frames (RFC 6455 5.2) as they come: cut out of one socket, written to another. No frame
 //! and no message is ever collected, and what an extension made of a payload is not ours.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::cell::RefCell;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use strait_engine::{Data, Fault, MessageStart, Reason};
 
 const FIN: u8 = 0x80;
@@ -94,13 +96,11 @@ fn mask_at(bytes: &mut [u8], mask: [u8; 4], at: u64) {
         word.rotate_left(8 * turn)
     };
     let long = u64::from(word) << 32 | u64::from(word);
-    let mut chunks = bytes.chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(chunk);
-        chunk.copy_from_slice(&(u64::from_ne_bytes(eight) ^ long).to_ne_bytes());
+    let (eights, rest) = bytes.as_chunks_mut();
+    for eight in eights {
+        *eight = (u64::from_ne_bytes(*eight) ^ long).to_ne_bytes();
     }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(word.to_ne_bytes().iter().cycle()) {
+    for (byte, key) in rest.iter_mut().zip(word.to_ne_bytes().iter().cycle()) {
         *byte ^= key;
     }
 }
@@ -152,7 +152,7 @@ impl Cutter {
             return Ok(None);
         }
         self.rules.admit(start)?;
-        let _ = input.split_to(header);
+        input.advance(header);
         (self.mask, self.at, self.left) = (mask, 0, start.length);
         let data = self.payload(input, Some(start));
         if is_close && !may_close(&data) {
@@ -193,7 +193,11 @@ impl Cutter {
 
     fn payload(&mut self, input: &mut BytesMut, start: Option<MessageStart>) -> Data {
         let n = (input.len() as u64).min(self.left);
-        let mut bytes = input.split_to(n as usize);
+        // Most frames come alone, and have their buffer for themselves.
+        let mut bytes = match n == input.len() as u64 {
+            true => std::mem::take(input),
+            false => input.split_to(n as usize),
+        };
         if self.from_client {
             mask_at(&mut bytes, self.mask, self.at);
         }
@@ -208,7 +212,6 @@ pub(crate) struct Writer {
     rules: Rules,
     /// This side must mask: it is the client of a backend.
     as_client: bool,
-    masks: Masks,
     mask: [u8; 4],
     at: u64,
     left: u64,
@@ -218,8 +221,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(rules: Rules, as_client: bool) -> Writer {
-        let masks = Masks::default();
-        Writer { rules, as_client, masks, mask: [0; 4], at: 0, left: 0, closing: None }
+        Writer { rules, as_client, mask: [0; 4], at: 0, left: 0, closing: None }
     }
 
     /// Whether a close frame was written: nothing may follow it.
@@ -248,6 +250,7 @@ impl Writer {
             }
             Some(start) if self.left == 0 => {
                 self.rules.admit(start)?;
+                out.reserve(14 + if self.is_copied(&data.bytes) { data.bytes.len() } else { 0 });
                 self.header(start, out)?;
             }
             None if self.left > 0 => {}
@@ -260,7 +263,7 @@ impl Writer {
             return wrong("a frame is not as long as it announced");
         }
         self.left = left;
-        if !self.as_client && data.bytes.len() >= 4096 {
+        if !self.is_copied(&data.bytes) {
             return Ok(Some(data.bytes));
         }
         let from = out.len();
@@ -270,6 +273,11 @@ impl Writer {
             self.at += data.bytes.len() as u64;
         }
         Ok(None)
+    }
+
+    /// Whether a payload goes with its header: it has to be masked, or is small.
+    fn is_copied(&self, payload: &[u8]) -> bool {
+        self.as_client || payload.len() < 4096
     }
 
     /// Collects the pieces of a close frame, which is small; any other piece is given back.
@@ -308,7 +316,6 @@ impl Writer {
     }
 
     fn header(&mut self, start: MessageStart, out: &mut BytesMut) -> Result<(), Fault> {
-        out.reserve(14);
         out.put_u8(start.tag);
         let masked = if self.as_client { MASKED } else { 0 };
         match start.length {
@@ -323,7 +330,7 @@ impl Writer {
             }
         }
         if self.as_client {
-            self.mask = self.masks.next()?;
+            self.mask = MASKS.with_borrow_mut(Masks::next)?;
             out.put_slice(&self.mask);
         }
         (self.at, self.left) = (0, start.length);
@@ -331,10 +338,14 @@ impl Writer {
     }
 }
 
+thread_local! {
+    // Shared by all sockets of a thread: a socket holds none.
+    static MASKS: RefCell<Masks> = const { RefCell::new(Masks { pool: [0; 1024], left: 0 }) };
+}
+
 /// Masks that nobody can predict (RFC 6455 10.3), some at a time from the system.
-#[derive(Default)]
 struct Masks {
-    pool: [u8; 32],
+    pool: [u8; 1024],
     left: usize,
 }
 

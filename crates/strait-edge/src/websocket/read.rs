@@ -156,12 +156,7 @@ impl Body for Frames {
                 return Poll::Ready(None);
             }
             match cutter.next(&mut self.input) {
-                Ok(Some(data)) => {
-                    if self.input.is_empty() {
-                        self.input = BytesMut::new();
-                    }
-                    return Poll::Ready(Some(Ok(Part::Data(data))));
-                }
+                Ok(Some(data)) => return Poll::Ready(Some(Ok(Part::Data(data)))),
                 Ok(None) => {}
                 Err(fault) => return self.fail(fault),
             }

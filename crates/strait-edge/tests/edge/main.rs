@@ -8,6 +8,7 @@ mod grpc;
 mod grpc_web;
 mod hostile;
 mod http;
+mod legs;
 mod life;
 mod limits;
 mod proxies;

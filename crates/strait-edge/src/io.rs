@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -348,67 +348,5 @@ impl AsyncWrite for Conn {
             ready!(this.poll_linger(cx));
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-/// One of several handles to a connection whose directions live in different tasks.
-#[derive(Clone)]
-pub(crate) struct Half(Arc<Mutex<Conn>>);
-
-impl Half {
-    /// A first handle to `conn`.
-    pub(crate) fn new(conn: Conn) -> Half {
-        Half(Arc::new(Mutex::new(conn)))
-    }
-
-    /// The connection, when there is no other handle.
-    pub(crate) fn into_conn(self) -> Option<Conn> {
-        Arc::into_inner(self.0)
-            .map(|conn| conn.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    // Held for one poll of the socket, never over an await.
-    fn lock(&self) -> MutexGuard<'_, Conn> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsyncRead for Half {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.lock()).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Half {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.lock()).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.lock()).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.lock().is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.lock()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.lock()).poll_shutdown(cx)
     }
 }

@@ -18,6 +18,7 @@ mod dial;
 mod forwarded;
 mod gather;
 mod grpc;
+mod half;
 mod half_close;
 mod http;
 mod http1;

@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
-use crate::io::{Conn, Half};
+use crate::half::{Half, poll_read_into};
+use crate::io::Conn;
 use crate::pool::GOODBYE;
-use crate::websocket::read::poll_read_into;
 
 /// Bytes that are read at once while much comes; they travel on in the buffer they came in.
 const BULK: usize = 128 << 10;

@@ -12,10 +12,10 @@ use http::HeaderName;
 use strait_engine::{BoxBody, EmptyBody, Fault, Reason};
 use tokio::io::AsyncWrite;
 
+use crate::half::Half;
 use crate::http::body::Plain;
 use crate::http::upload::Upload;
 use crate::http1::request::write_trailers;
-use crate::io::Half;
 
 /// How much of a body's piece goes into one buffer with what stands before and behind it, in
 /// bytes: copying it costs less than telling the kernel of three.

@@ -14,8 +14,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
 use crate::backend::Backend;
+use crate::half::Half;
 use crate::http::backend::Held;
-use crate::io::Half;
 use crate::settings::{Settings, or_never};
 use crate::websocket::dial::{Accepted, Dialled, dial};
 use crate::websocket::frame::{Cutter, Rules, Writer};

@@ -10,9 +10,10 @@ use strait_engine::{Answer, BoxBody, Fault, Reason, next_part};
 use tokio::sync::oneshot;
 
 use crate::activity::Active;
+use crate::half::Half;
 use crate::http::hop::strip;
 use crate::http::outgoing::Outgoing;
-use crate::io::{Conn, Half};
+use crate::io::Conn;
 use crate::listen::Tasks;
 use crate::settings::or_never;
 use crate::unless::unless;

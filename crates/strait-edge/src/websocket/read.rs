@@ -1,43 +1,16 @@
 //! The direction from a socket into an exchange.
 
-use std::cell::RefCell;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use strait_engine::{Body, Fault, Part, Reason};
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 
-use crate::io::Half;
+use crate::half::{Half, poll_read_into};
 use crate::websocket::frame::Cutter;
-
-thread_local! {
-    // Shared by all sockets of a thread: an idle socket holds no buffer.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 32 << 10].into());
-}
-
-/// Reads once; `Ok(0)` is the end.
-pub(crate) fn poll_read_into(
-    half: &mut Half,
-    input: &mut BytesMut,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let mut buf = ReadBuf::new(scratch);
-        ready!(Pin::new(half).poll_read(cx, &mut buf))?;
-        if input.is_empty() {
-            // A fresh buffer of the right size: the old one may live on in other pieces.
-            *input = BytesMut::from(buf.filled());
-        } else {
-            input.extend_from_slice(buf.filled());
-        }
-        Poll::Ready(Ok(buf.filled().len()))
-    })
-}
 
 /// What the two directions of a socket tell each other.
 #[derive(Default)]

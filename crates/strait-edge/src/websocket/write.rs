@@ -10,9 +10,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use strait_engine::{BoxBody, Fault, Part, fault};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use crate::io::Half;
+use crate::half::{Half, poll_read_into};
 use crate::websocket::frame::Writer;
-use crate::websocket::read::poll_read_into;
 
 /// Frames that are ready together share a write up to this size.
 const BATCH: usize = 32 << 10;

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use strait_mux::Refused;
@@ -88,9 +88,14 @@ pub(crate) async fn carry(session: &Session, exchange: Exchange) -> Result<Answe
 }
 
 /// Starts the pump of a request's body. It ends by itself: with the body, or when the request is
-/// cut.
+/// cut. A body that is short is most often all here with its head: it travels with it, without a
+/// task.
 fn start(body: BoxBody, writer: StreamWriter) {
-    tokio::spawn(pump(body, writer));
+    let mut pump = Box::pin(pump(body, writer));
+    // Nobody need be woken: if there is more to come, the task asks again.
+    if pump.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())).is_pending() {
+        tokio::spawn(pump);
+    }
 }
 
 fn refusal(refused: Refused) -> Fault {

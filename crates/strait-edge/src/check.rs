@@ -7,10 +7,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use http::request::Parts;
 use http::uri::Scheme;
+use http::{HeaderMap, Method, StatusCode};
 use strait_engine::{Body, BoxBody, Data, Fault, Part, Protocol, Reason, RequestHead};
 
 use crate::classify::{classify, urgency};
 use crate::grpc::message::{Cutter, Joined, Joiner};
+use crate::http1::answer::{Heads, Heard};
+use crate::http1::body::Decoder;
+use crate::http1::chunked::Step;
 use crate::peer::{Peer, TrustedProxies};
 use crate::websocket::frame::{self, Rules, Writer};
 use crate::{Settings, forwarded};
@@ -112,6 +116,73 @@ pub fn write_websocket(
         }
     }
     Ok(())
+}
+
+/// What a service said in answer to a request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// How often it asked for the body.
+    pub asked: u32,
+    /// Status and fields of the answer.
+    pub head: Option<(StatusCode, HeaderMap)>,
+    /// The body as far as it came.
+    pub body: Vec<u8>,
+    /// The trailers.
+    pub trailers: Option<HeaderMap>,
+    /// The answer is complete, by what it announced itself.
+    pub ended: bool,
+    /// What came behind it.
+    pub left: Vec<u8>,
+}
+
+impl Answered {
+    /// Reads on; whether there was something to read.
+    fn read(
+        &mut self,
+        input: &mut BytesMut,
+        heads: &mut Heads,
+        decoder: &mut Option<Decoder>,
+        method: &Method,
+    ) -> Result<bool, Fault> {
+        let settings = Settings::default();
+        let Some(decoder) = decoder else {
+            match heads.next(input, method, &settings)? {
+                Heard::Part => return Ok(false),
+                Heard::Continue => self.asked += 1,
+                Heard::Head(head) => {
+                    *decoder = Some(Decoder::new(head.framing, settings.max_header_fields));
+                    self.head = Some((head.status, head.headers));
+                }
+            }
+            return Ok(true);
+        };
+        if self.ended {
+            return Ok(false);
+        }
+        let invalid = |what| Fault::because(Reason::BackendInvalid, what);
+        match decoder.next(input).map_err(invalid)? {
+            None => return Ok(false),
+            Some(Step::Data(bytes)) => self.body.extend_from_slice(&bytes),
+            Some(Step::End(trailers)) => (self.ended, self.trailers) = (true, trailers),
+        }
+        Ok(true)
+    }
+}
+
+/// Reads the answer to a request by `method` from what a service sends in the given sizes; and
+/// the reason why it is none.
+pub fn answer(wire: &[u8], sizes: &[usize], method: &Method) -> (Answered, Option<Reason>) {
+    let (mut said, mut heads, mut decoder) = (Answered::default(), Heads::new(), None);
+    let mut left = Vec::new();
+    let (_, fault) = cut(wire, sizes, |input| {
+        while said.read(input, &mut heads, &mut decoder, method)? {}
+        left = input.to_vec();
+        Ok(None)
+    });
+    if said.ended {
+        said.left = left;
+    }
+    (said, fault)
 }
 
 /// What an entry makes of a request's head.

@@ -73,6 +73,29 @@ pub fn websocket_frames(bytes: &[u8]) {
     assert!(fault.is_none() || !complete || many_end.is_some(), "{fault:?}");
 }
 
+/// Reads any bytes as a service's answer, at once and in many pieces: it is the same. An answer
+/// that lacks its last byte is never complete.
+pub fn service_answer(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let sizes = sizes(&mut input);
+    let method = if input.flag() { Method::HEAD } else { Method::GET };
+    let wire = input.rest();
+    let (whole, whole_end) = check::answer(wire, &[wire.len().max(1)], &method);
+    let (many, many_end) = check::answer(wire, &sizes, &method);
+    assert_eq!(whole_end, many_end, "a fault does not depend on how bytes come");
+    assert_eq!(whole, many);
+    if many.ended {
+        assert!(many_end.is_none() && many.head.is_some());
+        let used = wire.len() - many.left.len();
+        assert_eq!(many.left, &wire[used..]);
+        let (cut, _) = check::answer(&wire[..used - 1], &sizes, &method);
+        assert!(!cut.ended, "a cut is no end");
+        assert!(many.body.starts_with(&cut.body));
+    } else {
+        assert!(many.trailers.is_none());
+    }
+}
+
 /// Makes a request of lines of text (method, target, then `name:value`) and classifies it.
 /// What is accepted has one authority, a path, and nothing hop-by-hop.
 pub fn request_head(bytes: &[u8]) {

@@ -12,7 +12,7 @@ mod model;
 mod mux;
 
 pub use decode::wire_decode;
-pub use edge::{grpc_messages, request_head, websocket_frames};
+pub use edge::{grpc_messages, request_head, service_answer, websocket_frames};
 pub use model::mux_pair;
 pub use mux::mux_end;
 
@@ -20,11 +20,12 @@ pub use mux::mux_end;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("wire_decode", wire_decode),
     ("mux_end", mux_end),
     ("mux_pair", mux_pair),
     ("grpc_messages", grpc_messages),
     ("websocket_frames", websocket_frames),
     ("request_head", request_head),
+    ("service_answer", service_answer),
 ];

@@ -76,19 +76,16 @@ impl Held {
 
 /// The body of an answer that is framed like this.
 pub(crate) fn body(framing: Framing, max_fields: usize, held: Held) -> BoxBody {
-    let decoder = match framing {
-        Framing::Length(0) => {
-            held.end();
-            return Box::new(EmptyBody);
-        }
-        Framing::Length(left) => Decoder::Length(left),
-        Framing::Chunked => Decoder::Chunked(Box::new(Chunked::new(max_fields))),
-        Framing::UntilClose => Decoder::UntilClose,
-    };
+    if framing == Framing::Length(0) {
+        held.end();
+        return Box::new(EmptyBody);
+    }
+    let decoder = Decoder::new(framing, max_fields);
     Box::new(AnswerBody { held: Some(held), decoder, ahead: None, cut: None })
 }
 
-enum Decoder {
+/// Takes a body out of what comes on its connection.
+pub(crate) enum Decoder {
     /// So many bytes are still to come.
     Length(u64),
     Chunked(Box<Chunked>),
@@ -96,8 +93,20 @@ enum Decoder {
 }
 
 impl Decoder {
+    /// For a body that is framed like this, with at most `max_fields` trailer fields.
+    pub(crate) fn new(framing: Framing, max_fields: usize) -> Decoder {
+        match framing {
+            Framing::Length(left) => Decoder::Length(left),
+            Framing::Chunked => Decoder::Chunked(Box::new(Chunked::new(max_fields))),
+            Framing::UntilClose => Decoder::UntilClose,
+        }
+    }
+
     /// The next step; `None` when it needs more of the connection.
-    fn next(&mut self, input: &mut BytesMut) -> Result<Option<Step>, &'static str> {
+    ///
+    /// # Errors
+    /// What is wrong with the framing.
+    pub(crate) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Step>, &'static str> {
         match self {
             Decoder::Chunked(chunked) => chunked.next(input),
             Decoder::Length(0) => Ok(Some(Step::End(None))),

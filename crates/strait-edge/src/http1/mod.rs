@@ -9,8 +9,8 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod carry;
-mod chunked;
+pub(crate) mod chunked;
 pub(crate) mod connection;
-mod framing;
+pub(crate) mod framing;
 pub(crate) mod request;
 mod sending;

@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass
 
 import peers
-from process import LOAD, ROOT, TARGET, Failed, Process, drive, end_all, free_port, on_signals
+from process import LOAD, ROOT, TARGET, Failed, Process, drive, end_all, on_signals
 
 RECORD = ROOT / "bench" / "instructions.json"
 EXCHANGES = TARGET / "examples" / "exchanges"
@@ -86,18 +86,10 @@ class Side:
 @contextlib.contextmanager
 def tunnel(folder: pathlib.Path):
     """A backend behind a server and a client, both under callgrind."""
-    target = free_port()
-    backend = peers.backend(target, folder)
     outs = [folder / "server.out", folder / "client.out"]
-    peer = peers.Peer("strait", "", "", folder=folder)
     words = iter(outs)
-    peers.strait(peer, target, tls=False, wrap=lambda command: valgrind(command, next(words)))
-    try:
-        peers.wait_for(peer.http, peers.ASK, peer.processes, 60)
+    with peers.tunnel(folder, wrap=lambda command: valgrind(command, next(words)), patience=60) as peer:
         yield peer, [Side(process, out) for process, out in zip(peer.processes, outs, strict=True)]
-    finally:
-        peer.end()
-        backend.end()
 
 
 def load(peer, kind: str, streams: int, count: int, sides: list[Side]) -> list[int]:

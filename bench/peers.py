@@ -1,5 +1,6 @@
 """Strait and its peers: how each is configured and started, all on the loopback."""
 
+import contextlib
 import hashlib
 import pathlib
 import shutil
@@ -85,6 +86,21 @@ def strait(peer: Peer, target: int, tls: bool, wrap=lambda words: words) -> None
     wait_open(tunnel, peer.processes)
     client += ["http", str(target), "grpc", str(target)]
     peer.processes.append(Process(wrap(client), peer.folder, env))
+
+
+@contextlib.contextmanager
+def tunnel(folder: pathlib.Path, wrap, tls: bool = False, patience: float = 15):
+    """Strait in front of a backend, each of its commands run by `wrap`; ends both."""
+    target = free_port()
+    behind = backend(target, folder)
+    peer = Peer("strait", "", "", folder=folder)
+    try:
+        strait(peer, target, tls, wrap)
+        wait_for(peer.http, ASK, peer.processes, patience)
+        yield peer
+    finally:
+        peer.end()
+        behind.end()
 
 
 def wait_open(port: int, processes: list[Process]) -> None:

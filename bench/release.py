@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 import peers
-from process import LOAD, ROOT, TARGET, Failed, drive, end_all, free_port, install_debian, on_signals
+from process import LOAD, ROOT, TARGET, Failed, drive, end_all, install_debian, on_signals
 
 FOLDER = TARGET.parent / "guided"
 PROFILE = FOLDER / "strait.profdata"
@@ -70,21 +70,13 @@ def build(host: str, name: str, flag: str) -> pathlib.Path:
 def watch(program: pathlib.Path, profiles: pathlib.Path, tls: bool, loads: list) -> None:
     """Has `program` carry `loads`; both sides write down what ran."""
     with tempfile.TemporaryDirectory(prefix="strait-release-") as name:
-        folder, target = pathlib.Path(name), free_port()
-        backend = peers.backend(target, folder)
-        peer = peers.Peer("strait", "", "", folder=folder)
         told = ["env", f"LLVM_PROFILE_FILE={profiles}/%p.profraw", program]
-        try:
-            peers.strait(peer, target, tls, wrap=lambda words: [*told, *words[1:]])
-            peers.wait_for(peer.http, peers.ASK, peer.processes)
+        with peers.tunnel(pathlib.Path(name), lambda words: [*told, *words[1:]], tls) as peer:
             for kind, streams, connections in loads:
                 words = [kind, peer.http, "--streams", streams, "--connections", connections]
                 found, _ = drive([*words, "--seconds", SECONDS], SECONDS + 30)
                 if found["failed"]:
                     raise Failed(f"{kind}: {found['failed']} failed, first with: {found['error']}")
-        finally:
-            peer.end()
-            backend.end()
 
 
 def main() -> int:

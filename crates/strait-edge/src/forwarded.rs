@@ -68,8 +68,8 @@ fn first<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     Some(item.trim_ascii())
 }
 
-/// Sets `X-Forwarded-For`, `-Proto` and `-Host` of a head that had `fields`: from what a trusted proxy said, and from
-/// nothing that anybody else did.
+/// Sets `X-Forwarded-For`, `-Proto` and `-Host` of a head that had `fields`: from what a trusted
+/// proxy said, and from nothing that anybody else did.
 ///
 /// `Forwarded` goes in either case, as RFC 7239 4 allows: proxies that set `X-Forwarded-For`
 /// pass it on as the visitor sent it, and two fields that differ are a choice of lies.
@@ -107,8 +107,8 @@ pub(crate) fn set(
     headers.insert(FOR, value);
 }
 
-/// The trace context of a request that had `fields`: the caller's own when it is well formed, else a new one,
-/// which the headers then carry too.
+/// The trace context of a request that had `fields`: the caller's own when it is well formed, else
+/// a new one, which the headers then carry too.
 pub(crate) fn trace(fields: Fields, headers: &mut HeaderMap) -> Arc<str> {
     if fields.have(Fields::TRACEPARENT) {
         let mut all = headers.get_all(TRACEPARENT).iter();
@@ -125,8 +125,8 @@ pub(crate) fn trace(fields: Fields, headers: &mut HeaderMap) -> Arc<str> {
     std::str::from_utf8(&made).unwrap_or_default().into()
 }
 
-/// How many tunnels a request that had `fields` has passed before, as the last one noted in its fields, where
-/// this one is counted then: a service may lead back to an entry.
+/// How many tunnels a request that had `fields` has passed before, as the last one noted in them,
+/// where this one is counted then: a service may lead back to an entry.
 pub(crate) fn hops(fields: Fields, headers: &mut HeaderMap) -> u32 {
     let passed = match fields.have(Fields::STRAIT_HOPS) {
         true => headers.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0),

@@ -6,12 +6,13 @@ use strait_mux::{Gone, Taken};
 use strait_wire::{Data, Part, Reason, ResponseHead, StreamNo};
 
 use crate::clock::now;
+use crate::session::Core;
 use crate::{Body, Fault, Session, Share, Turns};
 
 /// What the peer sends for one request. Dropped before the end, it cancels.
 pub(crate) struct StreamReader {
     session: Session,
-    /// [`NONE`] once everything was taken and the handle is given back.
+    /// [`StreamNo::NONE`] once everything was taken and the handle is given back.
     no: StreamNo,
     size: Option<u64>,
     share: Share,
@@ -20,12 +21,9 @@ pub(crate) struct StreamReader {
 /// What this side sends for one request. Dropped before the end, it cancels.
 pub(crate) struct StreamWriter {
     session: Session,
-    /// [`NONE`] once everything is queued and the handle is given back.
+    /// [`StreamNo::NONE`] once everything is queued and the handle is given back.
     no: StreamNo,
 }
-
-/// The number of no request.
-const NONE: StreamNo = StreamNo(0);
 
 /// The fault of a request that is gone.
 pub(crate) fn fault(gone: Gone) -> Fault {
@@ -62,28 +60,31 @@ impl StreamReader {
     }
 }
 
+/// Gives the handle back when everything was taken.
+fn give_back(core: &mut Core, no: &mut StreamNo) {
+    if core.end_reading(*no) {
+        *no = StreamNo::NONE;
+    }
+}
+
 impl Body for StreamReader {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
         let StreamReader { session, no, share, .. } = self;
-        if *no == NONE {
+        if *no == StreamNo::NONE {
             return Poll::Ready(None);
         }
         ready!(share.poll_turn(session.turns(), cx));
         session.with(|core| match core.mux.take(*no, now()) {
             Taken::Data(data) => {
                 share.spend(data.weight());
-                if core.end_reading(*no) {
-                    *no = NONE;
-                }
+                give_back(core, no);
                 Poll::Ready(Some(Ok(Part::Data(data))))
             }
-            Taken::Trailers(map) => Poll::Ready(Some(Ok(Part::Trailers(*map)))),
             Taken::End => {
-                if core.end_reading(*no) {
-                    *no = NONE;
-                }
+                give_back(core, no);
                 Poll::Ready(None)
             }
+            Taken::Trailers(map) => Poll::Ready(Some(Ok(Part::Trailers(*map)))),
             Taken::Gone(gone) => Poll::Ready(Some(Err(fault(gone)))),
             Taken::Head(_) => {
                 Poll::Ready(Some(Err(Fault::because(Reason::Protocol, "a second head"))))
@@ -97,7 +98,7 @@ impl Body for StreamReader {
     }
 
     fn is_end(&self) -> bool {
-        self.no == NONE || self.session.look(|core| core.mux.is_drained(self.no))
+        self.no == StreamNo::NONE || self.session.look(|core| core.mux.is_drained(self.no))
     }
 
     fn size(&self) -> Option<u64> {
@@ -107,7 +108,7 @@ impl Body for StreamReader {
 
 impl Drop for StreamReader {
     fn drop(&mut self) {
-        if self.no != NONE {
+        if self.no != StreamNo::NONE {
             self.session.with(|core| core.drop_reader(self.no));
         }
     }
@@ -143,7 +144,7 @@ impl StreamWriter {
             };
             if end || trailers.is_some() {
                 core.mux.finish(self.no, trailers).map_err(fault)?;
-                core.drop_writer(std::mem::replace(&mut self.no, NONE));
+                core.drop_writer(std::mem::replace(&mut self.no, StreamNo::NONE));
             }
             Ok(())
         })
@@ -194,7 +195,7 @@ impl StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
-        if self.no != NONE {
+        if self.no != StreamNo::NONE {
             self.session.with(|core| core.drop_writer(self.no));
         }
     }

@@ -167,7 +167,7 @@ impl Mux {
             budget,
             table: HashMap::default(),
             next_no: side.first_number(),
-            highest: StreamNo(0),
+            highest: StreamNo::NONE,
             peer: None,
             control: VecDeque::from([Frame::Hello(Box::new(hello))]),
             credits: VecDeque::new(),

@@ -33,6 +33,11 @@ impl Side {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamNo(pub u64);
 
+impl StreamNo {
+    /// The number of no request.
+    pub const NONE: StreamNo = StreamNo(0);
+}
+
 impl fmt::Display for StreamNo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -10,8 +10,7 @@ use crate::Data;
 pub struct Pieces {
     first: Option<Data>,
     /// What came while there was another.
-    #[allow(clippy::box_collection)]
-    // a line is handed on with its frame, most often without this
+    #[allow(clippy::box_collection, reason = "a line is handed on, most often without this")]
     rest: Option<Box<VecDeque<Data>>>,
 }
 

@@ -3,15 +3,15 @@
 
 mod common;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use common::{config, frame};
 use proptest::prelude::*;
 use strait_wire::{Frame, StreamNo, codec};
 
 fn encode(frame: Frame) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = BytesMut::new();
     codec::encode(frame, &mut bytes);
-    bytes
+    bytes.into()
 }
 
 /// Frames have no equality of their own; their debug text has everything in them.
@@ -47,7 +47,7 @@ proptest! {
 
     #[test]
     fn a_payload_apart_belongs_where_it_was_left_out(frame in frame(), from in 0usize..64) {
-        let mut bytes = bytes::BytesMut::from(&b"earlier"[..]);
+        let mut bytes = BytesMut::from(&b"earlier"[..]);
         if let Some(apart) = codec::encode_apart(frame.clone(), from, &mut bytes) {
             prop_assert!(apart.payload.len() >= from);
             let after = bytes.split_off(apart.at);

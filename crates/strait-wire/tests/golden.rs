@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, uri::Scheme};
 use strait_wire::{
     Announced, Announcement, Data, First, Frame, GoAway, Hello, MessageStart, Opening, Pieces,
@@ -213,7 +213,7 @@ fn every_kind_of_message_has_its_bytes() {
     let mut wrong = Vec::new();
     for (name, frame) in all {
         let expected = format!("{frame:?}");
-        let mut bytes = Vec::new();
+        let mut bytes = BytesMut::new();
         codec::encode(frame, &mut bytes);
         if bytes != golden(name) {
             wrong.push(format!("{name} {}", hex(&bytes)));

@@ -101,7 +101,7 @@ pub(crate) async fn send(
         let request = request.map(|()| outgoing);
         let sending = lease.send(request);
         let mut error = match within(sending, upload.as_deref(), head_within).await? {
-            Ok(response) => return Ok(Sent { response, held: Held { lease, abort } }),
+            Ok(response) => return Ok(Sent { response, held: Held { _lease: lease, abort } }),
             Err(error) => error,
         };
         let reset = cause::<h2::Error>(error.error()).filter(|error| error.is_reset());
@@ -182,8 +182,8 @@ pub(crate) fn fault_of(error: &hyper::Error, upload: Option<&Upload>) -> Fault {
 
 /// What an answer's body holds on to until it ends.
 pub(crate) struct Held {
-    #[allow(dead_code, reason = "held for its drop, which gives the share of a connection back")]
-    lease: Lease,
+    /// Held for its drop, which gives the share of a connection back.
+    _lease: Lease,
     abort: Option<AbortUpload>,
 }
 

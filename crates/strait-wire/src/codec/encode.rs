@@ -104,36 +104,24 @@ impl Sink for Count {
     }
 }
 
-struct Writer<'a, B>(&'a mut B);
-
-impl<B: BufMut> Sink for Writer<'_, B> {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.put_u8(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.put_u8(value as u8);
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        self.0.put_slice(bytes);
-    }
-}
-
-/// Leaves out the first payload of `from` bytes or more.
-struct WriterApart<'a> {
+/// Writes all but the first payload of `from` bytes or more.
+struct Writer<'a> {
     out: &'a mut BytesMut,
     from: usize,
     apart: Option<Apart>,
 }
 
-impl Sink for WriterApart<'_> {
-    fn varint(&mut self, value: u64) {
-        Writer(self.out).varint(value);
+impl Sink for Writer<'_> {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.out.put_u8(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.out.put_u8(value as u8);
     }
 
     fn raw(&mut self, bytes: &[u8]) {
-        Writer(self.out).raw(bytes);
+        self.out.put_slice(bytes);
     }
 
     fn payload(&mut self, number: u32, payload: &Bytes) {
@@ -145,19 +133,9 @@ impl Sink for WriterApart<'_> {
     }
 }
 
-/// Appends a message of a request.
-pub(super) fn stream(frame: &StreamFrame, out: &mut impl BufMut) {
-    write(frame, &mut Writer(out));
-}
-
 /// Appends a message of a request without its first payload of `from` bytes or more.
-pub(super) fn stream_apart(frame: &StreamFrame, from: usize, out: &mut BytesMut) -> Option<Apart> {
-    let mut to = WriterApart { out, from, apart: None };
-    write(frame, &mut to);
-    to.apart
-}
-
-fn write(frame: &StreamFrame, to: &mut impl Sink) {
+pub(super) fn stream(frame: &StreamFrame, from: usize, out: &mut BytesMut) -> Option<Apart> {
+    let mut to = Writer { out, from, apart: None };
     let opening = match &frame.first {
         Some(First::Request(opening)) => Some(&**opening),
         _ => None,
@@ -189,13 +167,14 @@ fn write(frame: &StreamFrame, to: &mut impl Sink) {
     to.number(envelope::NUMBER, frame.no.0);
     to.number(envelope::SEQUENCE, u64::from(frame.sequence));
     if let Some(opening) = opening {
-        context(opening, to);
+        context(opening, &mut to);
     }
+    to.apart
 }
 
 /// Appends a grant of credit.
-pub(super) fn credit(no: StreamNo, bytes: u32, out: &mut impl BufMut) {
-    let mut to = Writer(out);
+pub(super) fn credit(no: StreamNo, bytes: u32, out: &mut BytesMut) {
+    let mut to = Writer { out, from: usize::MAX, apart: None };
     to.number(envelope::PROTOCOL, 4);
     to.message(envelope::CREDIT, &Credit(bytes));
     to.number(envelope::NUMBER, no.0);

@@ -13,7 +13,7 @@ mod read;
 
 use std::fmt;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use crate::Frame;
@@ -42,17 +42,10 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Appends the encoded `frame` to `out`, which must be able to grow.
-pub fn encode(frame: Frame, out: &mut impl BufMut) {
-    match frame {
-        Frame::Stream(frame) => encode::stream(&frame, out),
-        Frame::Credit(no, bytes) => encode::credit(no, bytes, out),
-        frame => {
-            // Growable buffers cannot run out; a fixed one is the caller's mistake.
-            let written = control::message(frame).encode(out);
-            debug_assert!(written.is_ok(), "the buffer of a frame must be able to grow");
-        }
-    }
+/// Appends the encoded `frame` to `out`.
+pub fn encode(frame: Frame, out: &mut BytesMut) {
+    let apart = encode_apart(frame, usize::MAX, out);
+    debug_assert!(apart.is_none(), "no payload is that long");
 }
 
 /// A payload that was left out of an encoded message.
@@ -68,12 +61,14 @@ pub struct Apart {
 /// copied: the message is complete with it in its place. Only one payload of a frame stays apart.
 pub fn encode_apart(frame: Frame, from: usize, out: &mut BytesMut) -> Option<Apart> {
     match frame {
-        Frame::Stream(frame) => encode::stream_apart(&frame, from, out),
+        Frame::Stream(frame) => return encode::stream(&frame, from, out),
+        Frame::Credit(no, bytes) => encode::credit(no, bytes, out),
         frame => {
-            encode(frame, out);
-            None
+            let written = control::message(frame).encode(out);
+            debug_assert!(written.is_ok(), "a buffer that grows cannot run out");
         }
     }
+    None
 }
 
 /// Reads one frame from all of `input`.

@@ -179,7 +179,7 @@ impl Session {
     /// # Errors
     /// The session must end.
     pub fn receive(&self, frame: Frame) -> Result<(), Fatal> {
-        self.with(|core| core.mux.receive(frame, now()))
+        self.with(|core| core.mux.receive(frame, now))
     }
 
     /// Lets time pass and says when to do so again.

@@ -259,11 +259,8 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
             (&text[..=end], &text[end + 1..])
         }
         Some(_) => {
-            let end = text.iter().position(|b| *b == b':').unwrap_or(text.len());
-            if !text[..end].iter().all(|byte| REG_NAME[usize::from(*byte)]) {
-                return false;
-            }
-            text.split_at(end)
+            let end = text.iter().position(|byte| !REG_NAME[usize::from(*byte)]);
+            text.split_at(end.unwrap_or(text.len()))
         }
     };
     let port_is_fine = match port {

@@ -156,7 +156,7 @@ fn a_reader_is_woken_by_what_comes_up_to_the_end() {
 fn a_writer_without_credit_is_woken_when_some_comes() {
     every_order(|| {
         let session = session();
-        let (no, reader, writer) = opened(&session, false);
+        let (no, reader, mut writer) = opened(&session, false);
         // More than the credit: one piece waits, and there is no room for another.
         writer.push(Data::plain(vec![0; 1000].into()), false).unwrap();
         let link = session.clone();
@@ -178,7 +178,7 @@ fn both_handles_hear_of_a_reset_and_of_a_loss() {
     for lost in [true, false] {
         every_order(move || {
             let session = session();
-            let (no, mut reader, writer) = opened(&session, false);
+            let (no, mut reader, mut writer) = opened(&session, false);
             writer.push(Data::plain(vec![0; 1000].into()), false).unwrap();
             let pump = thread::spawn(move || {
                 assert!(block_on(poll_fn(|cx| writer.poll_room(cx))).is_err());

@@ -1,7 +1,10 @@
 //! Connections by HTTP/2: shared by many requests.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -113,7 +116,7 @@ impl Pool {
         });
         let served = load.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = in_rounds(connection).await {
                 tracing::debug!(%error, "a connection to a backend ended");
             }
             served.leaving.store(true, Relaxed);
@@ -130,6 +133,22 @@ impl Pool {
         all.retain(|shared| !shared.load.leaving.load(Relaxed));
         all.iter().find(|shared| shared.has_room()).map(|shared| shared.lease(true))
     }
+}
+
+/// Polls `connection` one round of the runtime's queue after it is woken: whoever was woken
+/// together with the one who woke it has its turn before, and its request goes in the same write.
+async fn in_rounds<F: Future>(connection: F) -> F::Output {
+    let mut connection = pin!(connection);
+    let mut waited = false;
+    poll_fn(|cx| {
+        waited = !waited;
+        if waited {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// A request's share of an HTTP/2 connection.

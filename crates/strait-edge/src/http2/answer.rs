@@ -40,29 +40,27 @@ impl Receiving {
                         return Poll::Ready(Some(Ok(Part::Data(Data::plain(bytes)))));
                     }
                 }
-                Some(Err(error)) => return Poll::Ready(self.broken(error)),
+                Some(Err(error)) => return Poll::Ready(broken(error)),
                 None => self.data_over = true,
             }
         }
         match ready!(self.stream.poll_trailers(cx)) {
             Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Part::Trailers(trailers)))),
-            Err(error) => Poll::Ready(self.broken(error)),
+            Err(error) => Poll::Ready(broken(error)),
         }
-    }
-
-    /// A reset without error follows an answer that is complete: no more of the upload is wanted
-    /// (RFC 9113 8.1). Anything else is a cut.
-    fn broken(&self, error: h2::Error) -> Option<Result<Part, h2::Error>> {
-        let is_end = error.is_reset()
-            && error.reason() == Some(h2::Reason::NO_ERROR)
-            && self.left.is_none_or(|left| left == 0);
-        if is_end { None } else { Some(Err(error)) }
     }
 
     /// Whether the end is already known.
     pub(crate) fn is_end(&self) -> bool {
         self.stream.is_end_stream()
     }
+}
+
+/// A reset without error follows an answer that is complete: no more of the upload is wanted
+/// (RFC 9113 8.1). Whoever knows its length finds out if it is not. Anything else is a cut.
+fn broken(error: h2::Error) -> Option<Result<Part, h2::Error>> {
+    let is_end = error.is_reset() && error.reason() == Some(h2::Reason::NO_ERROR);
+    if is_end { None } else { Some(Err(error)) }
 }
 
 /// The fault behind an error of a stream or its connection. When our own body was cut, that is it.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -49,7 +50,7 @@ fn breaks_off(answer: &mut SendResponse<Bytes>, announced: Option<u64>, code: h2
     body.send_data(Bytes::from_static(b"some"), false).unwrap();
     tokio::spawn(async move {
         // Once it is on its way; a reset takes back what is not.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         body.send_reset(code);
     });
 }
@@ -99,6 +100,29 @@ async fn a_service_that_leaves_is_met_on_a_new_connection() {
         assert_eq!(answer.status(), 200);
         assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), "4");
         assert_eq!(service.connections.load(SeqCst), turn);
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_leaves_ends_what_it_has_and_gets_the_rest_elsewhere() {
+    let service = service(1, |request, mut answer| async move {
+        let mut sending = answer.send_response(Response::new(()), false).unwrap();
+        sending.send_data(Bytes::from_static(b"some"), false).unwrap();
+        if request.uri().path() == "/long" {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        sending.send_data(Bytes::from_static(b" and all"), true).unwrap();
+    })
+    .await;
+    let door = door("h2c", &service, Settings::default()).await;
+    let mut visitor = Visitor::new(door.address, true).await;
+    let long = visitor.send(visitor.request("GET", "/long", full(""))).await;
+    // Its connection serves no more, and lives.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let answer = visitor.send(visitor.request("POST", "/", full("once"))).await;
+    assert_eq!((answer.status().as_u16(), service.connections.load(SeqCst)), (200, 2));
+    for answer in [answer, long] {
+        assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), "some and all");
     }
 }
 
@@ -161,14 +185,12 @@ async fn an_upload_ends_with_its_answer_whatever_the_service_takes() {
         let counted = counted.clone();
         async move {
             counted.fetch_add(1, SeqCst);
-            // Nothing of the upload is read, so that it fills its window.
+            // No room is given back, so that the upload fills its window and stays there.
             let mut sending = answer.send_response(Response::new(()), false).unwrap();
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             sending.send_data(Bytes::from_static(b"enough"), true).unwrap();
             let mut body = request.into_body();
-            while let Some(Ok(data)) = body.data().await {
-                let _ = body.flow_control().release_capacity(data.len());
-            }
+            while let Some(Ok(_)) = body.data().await {}
             counted.fetch_sub(1, SeqCst);
         }
     })

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use strait_engine::{Fault, Protocol, Reason, RequestHead};
 
 use crate::Settings;
-use crate::http::hop::{Fields, content_length, decimal, has_token, strip_request};
+use crate::http::hop::{Fields, content_length, decimal, has_token, strip_with};
 use crate::websocket::handshake;
 
 /// What an entry makes of a request's head.
@@ -119,7 +119,12 @@ pub(crate) fn classify(
     let mut headers = std::mem::take(headers);
     // HTTP/2 has no key: its handshake cannot be forged by a plain request (RFC 8441 5).
     let websocket_key = if upgrade { headers.get(SEC_WEBSOCKET_KEY).cloned() } else { None };
-    strip_request(&mut headers, fields);
+    // The host travels as the authority. The messages of a call say their lengths themselves.
+    let also = match protocol {
+        Protocol::Grpc => Fields::HOST.and(Fields::CONTENT_LENGTH),
+        Protocol::Http | Protocol::WebSocket => Fields::HOST,
+    };
+    strip_with(&mut headers, fields, also);
     if protocol == Protocol::WebSocket {
         handshake::strip_leg(&mut headers);
     }
@@ -254,11 +259,8 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
             (&text[..=end], &text[end + 1..])
         }
         Some(_) => {
-            let end = text.iter().position(|b| *b == b':').unwrap_or(text.len());
-            if !text[..end].iter().all(|byte| REG_NAME[usize::from(*byte)]) {
-                return false;
-            }
-            text.split_at(end)
+            let end = text.iter().position(|byte| !REG_NAME[usize::from(*byte)]);
+            text.split_at(end.unwrap_or(text.len()))
         }
     };
     let port_is_fine = match port {
@@ -426,6 +428,20 @@ mod tests {
         assert_eq!(with("application/grpc+proto", Version::HTTP_2), Protocol::Grpc);
         assert_eq!(with("application/grpc-web", Version::HTTP_2), Protocol::Http);
         assert_eq!(with("application/grpc", Version::HTTP_11), Protocol::Http);
+    }
+
+    #[test]
+    fn the_length_travels_but_for_calls() {
+        let length = |kind: &'static str| {
+            let parts = request(|r| {
+                let r = r.method("POST").version(Version::HTTP_2).header("content-length", "5");
+                r.header("content-type", kind)
+            });
+            let made = run(parts).ok().unwrap();
+            (made.length, made.head.headers.contains_key(CONTENT_LENGTH))
+        };
+        assert_eq!(length("text/plain"), (Some(5), true));
+        assert_eq!(length("application/grpc"), (Some(5), false));
     }
 
     #[test]

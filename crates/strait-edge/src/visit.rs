@@ -291,7 +291,10 @@ fn preflight(entry: &Entry, protocol: Protocol, head: &RequestHead) -> Option<ht
 /// How this caller speaks gRPC-Web; its head is one of gRPC afterwards. A service of HTTP
 /// that speaks gRPC-Web itself gets it as it is.
 fn web(entry: &Entry, protocol: Protocol, head: &mut RequestHead) -> Option<Web> {
-    let web = Web::of(head, &entry.cors).filter(|_| protocol == Protocol::Http)?;
+    if protocol != Protocol::Http {
+        return None;
+    }
+    let web = Web::of(head, &entry.cors)?;
     let serves = |protocol| entry.upstream.serves(protocol, head);
     if !serves(Protocol::Grpc) && serves(Protocol::Http) {
         return None;

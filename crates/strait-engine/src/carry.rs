@@ -138,7 +138,8 @@ pub async fn serve(session: Session, upstream: Arc<dyn Upstream>, tasks: TaskTra
     while let Some(accepted) = session.accept().await {
         let writer = StreamWriter::new(session.clone(), accepted.no);
         let exchange = exchange(&session, accepted);
-        tasks.spawn(answer(exchange, writer, Arc::clone(&upstream)));
+        // Boxed, because a task's future is moved eight times from its birth to its end.
+        tasks.spawn(Box::pin(answer(exchange, writer, Arc::clone(&upstream))));
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use strait_wire::{Data, Part, Protocol, Reason, RequestHead};
 use tokio::time::{Instant as Timer, Sleep, sleep_until};
 
@@ -23,6 +23,8 @@ use crate::{
 
 /// Tunnels that a request may pass; one more is taken for a loop.
 pub const MAX_HOPS: u32 = 8;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The single path of every exchange of a node.
 pub struct Dispatch {
@@ -217,7 +219,7 @@ impl Entry {
 
     fn note_grpc_status(&mut self, headers: &http::HeaderMap) {
         if self.record.flight.protocol == Protocol::Grpc
-            && let Some(status) = headers.get("grpc-status").and_then(|v| v.to_str().ok())
+            && let Some(status) = headers.get(GRPC_STATUS).and_then(|v| v.to_str().ok())
         {
             self.record.grpc_status = status.parse().ok();
         }

@@ -12,9 +12,9 @@ use crate::{BoxBody, Fault, Share};
 ///
 /// # Errors
 /// The fault that ended it early: the body's, or the tunnel's.
-pub(crate) async fn pump(mut body: BoxBody, writer: StreamWriter) -> Result<(), Fault> {
+pub(crate) async fn pump(mut body: BoxBody, mut writer: StreamWriter) -> Result<(), Fault> {
     let mut share = Share::of_body();
-    let outcome = poll_fn(|cx| poll(&mut body, &writer, &mut share, cx)).await;
+    let outcome = poll_fn(|cx| poll(&mut body, &mut writer, &mut share, cx)).await;
     if let Err(fault) = &outcome {
         // Nothing happens when it was the tunnel that cut.
         writer.abort(fault);
@@ -24,7 +24,7 @@ pub(crate) async fn pump(mut body: BoxBody, writer: StreamWriter) -> Result<(), 
 
 fn poll(
     body: &mut BoxBody,
-    writer: &StreamWriter,
+    writer: &mut StreamWriter,
     share: &mut Share,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Fault>> {

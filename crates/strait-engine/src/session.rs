@@ -76,24 +76,22 @@ pub enum News {
 /// Wakers to be woken once the lock is free. Most of the time there is at most one.
 #[derive(Default)]
 #[must_use]
-pub(crate) struct Wakes {
-    first: Option<Waker>,
-    more: Vec<Waker>,
-}
+pub(crate) struct Wakes(Option<(Waker, Vec<Waker>)>);
 
 impl Wakes {
     fn add(&mut self, waker: Option<Waker>) {
-        match (waker, &self.first) {
-            (Some(waker), Some(_)) => self.more.push(waker),
-            (Some(waker), None) => self.first = Some(waker),
+        match (waker, &mut self.0) {
+            (Some(waker), Some((_, more))) => more.push(waker),
+            (Some(first), none) => *none = Some((first, Vec::new())),
             (None, _) => {}
         }
     }
 
+    #[inline]
     fn wake(self) {
-        if let Some(first) = self.first {
+        if let Some((first, more)) = self.0 {
             first.wake();
-            self.more.into_iter().for_each(Waker::wake);
+            more.into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -147,11 +145,10 @@ impl Session {
 
     /// Runs `act` on the core, then wakes whoever it concerns, outside the lock.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Core) -> T) -> T {
-        let (value, wakes) = {
-            let mut core = self.lock();
-            let value = act(&mut core);
-            (value, core.settle())
-        };
+        let mut core = self.lock();
+        let value = act(&mut core);
+        let wakes = core.settle();
+        drop(core);
         wakes.wake();
         value
     }
@@ -179,7 +176,7 @@ impl Session {
     /// # Errors
     /// The session must end.
     pub fn receive(&self, frame: Frame) -> Result<(), Fatal> {
-        self.with(|core| core.mux.receive(frame, now()))
+        self.with(|core| core.mux.receive(frame, now))
     }
 
     /// Lets time pass and says when to do so again.

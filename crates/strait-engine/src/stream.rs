@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
+use http::HeaderMap;
 use strait_mux::{Gone, Taken};
 use strait_wire::{Data, Part, Reason, ResponseHead, StreamNo};
 
@@ -39,7 +40,7 @@ impl StreamReader {
 
     /// Waits for the answer's head.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Fault>> {
-        self.session.with(|core| match core.mux.take(self.no, now()) {
+        self.session.with(|core| match core.mux.take(self.no, now) {
             Taken::Head(head) => Poll::Ready(Ok(*head)),
             Taken::Gone(gone) => Poll::Ready(Err(fault(gone))),
             Taken::Pending => {
@@ -60,6 +61,13 @@ impl StreamReader {
     }
 }
 
+/// Ends a direction, and gives the handle back with that.
+fn end(core: &mut Core, no: &mut StreamNo, trailers: Option<HeaderMap>) -> Result<(), Fault> {
+    core.mux.finish(*no, trailers).map_err(fault)?;
+    core.drop_writer(std::mem::replace(no, StreamNo::NONE));
+    Ok(())
+}
+
 /// Gives the handle back when everything was taken.
 fn give_back(core: &mut Core, no: &mut StreamNo) {
     if core.end_reading(*no) {
@@ -74,7 +82,7 @@ impl Body for StreamReader {
             return Poll::Ready(None);
         }
         ready!(share.poll_turn(session.turns(), cx));
-        session.with(|core| match core.mux.take(*no, now()) {
+        session.with(|core| match core.mux.take(*no, now) {
             Taken::Data(data) => {
                 share.spend(data.weight());
                 give_back(core, no);
@@ -84,7 +92,10 @@ impl Body for StreamReader {
                 give_back(core, no);
                 Poll::Ready(None)
             }
-            Taken::Trailers(map) => Poll::Ready(Some(Ok(Part::Trailers(*map)))),
+            Taken::Trailers(map) => {
+                give_back(core, no);
+                Poll::Ready(Some(Ok(Part::Trailers(*map))))
+            }
             Taken::Gone(gone) => Poll::Ready(Some(Err(fault(gone)))),
             Taken::Head(_) => {
                 Poll::Ready(Some(Err(Fault::because(Reason::Protocol, "a second head"))))
@@ -130,7 +141,7 @@ impl StreamWriter {
         &mut self,
         head: ResponseHead,
         first: Option<Part>,
-        end: bool,
+        ends: bool,
     ) -> Result<(), Fault> {
         self.session.with(|core| {
             core.mux.respond(self.no, head).map_err(fault)?;
@@ -142,9 +153,8 @@ impl StreamWriter {
                 Some(Part::Trailers(map)) => Some(map),
                 None => None,
             };
-            if end || trailers.is_some() {
-                core.mux.finish(self.no, trailers).map_err(fault)?;
-                core.drop_writer(std::mem::replace(&mut self.no, StreamNo::NONE));
+            if ends || trailers.is_some() {
+                end(core, &mut self.no, trailers)?;
             }
             Ok(())
         })
@@ -174,17 +184,17 @@ impl StreamWriter {
         })
     }
 
-    /// Queues a piece, and the end of this direction when `end` says so.
-    pub(crate) fn push(&self, data: Data, end: bool) -> Result<(), Fault> {
+    /// Queues a piece, and the end of this direction when `ends` says so.
+    pub(crate) fn push(&mut self, data: Data, ends: bool) -> Result<(), Fault> {
         self.session.with(|core| {
             core.mux.push(self.no, data).map_err(fault)?;
-            if end { core.mux.finish(self.no, None).map_err(fault) } else { Ok(()) }
+            if ends { end(core, &mut self.no, None) } else { Ok(()) }
         })
     }
 
     /// Ends this direction.
-    pub(crate) fn finish(&self, trailers: Option<http::HeaderMap>) -> Result<(), Fault> {
-        self.session.with(|core| core.mux.finish(self.no, trailers)).map_err(fault)
+    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), Fault> {
+        self.session.with(|core| end(core, &mut self.no, trailers))
     }
 
     /// Cuts the request because of `fault`.

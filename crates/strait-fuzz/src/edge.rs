@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Method, Version};
 use strait_edge::check::{self, Head};
-use strait_wire::Data;
+use strait_wire::{Data, Protocol};
 
 use crate::input::Input;
 
@@ -126,7 +126,7 @@ pub fn request_head(bytes: &[u8]) {
     judge(&classified);
 }
 
-fn judge(Head { visitor, head, length, trace, urgency, .. }: &Head) {
+fn judge(Head { visitor, protocol, head, length, trace, urgency }: &Head) {
     assert!(!head.authority.is_empty() && !head.authority.contains(&b'@'), "{head:?}");
     assert!(head.path.starts_with(b"/") || head.path == "*", "{head:?}");
     for name in ["connection", "host", "keep-alive", "proxy-connection", "transfer-encoding"] {
@@ -150,6 +150,7 @@ fn judge(Head { visitor, head, length, trace, urgency, .. }: &Head) {
     }
     let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
     assert!(lengths.len() <= 1, "{head:?}");
-    assert_eq!(length.is_some(), lengths.len() == 1, "{head:?}");
+    let travels = length.is_some() && *protocol == Protocol::Http;
+    assert_eq!(travels, lengths.len() == 1, "{protocol}: {head:?}");
     assert!(*urgency < 8 && trace.len() >= 55, "{trace}");
 }

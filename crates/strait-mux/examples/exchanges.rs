@@ -27,7 +27,7 @@ fn carry(from: &mut Mux, to: &mut Mux, now: Instant) -> bool {
         let mut bytes = BytesMut::new();
         codec::encode(frame, &mut bytes);
         let Ok(frame) = codec::decode(&mut bytes.freeze()) else { return false };
-        if to.receive(frame, now).is_err() {
+        if to.receive(frame, || now).is_err() {
             return false;
         }
     }
@@ -56,7 +56,7 @@ fn exchange(ours: &mut Mux, theirs: &mut Mux, head: &Arc<RequestHead>, now: Inst
     carry(ours, theirs, now).then_some(())?;
     let asked = accepted(theirs)?;
     theirs.accept(asked)?;
-    matches!(theirs.take(asked, now), Taken::End).then_some(())?;
+    matches!(theirs.take(asked, || now), Taken::End).then_some(())?;
     theirs.drop_reader(asked);
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(BODY.len()));
@@ -66,10 +66,10 @@ fn exchange(ours: &mut Mux, theirs: &mut Mux, head: &Arc<RequestHead>, now: Inst
     theirs.drop_writer(asked);
     carry(theirs, ours, now).then_some(())?;
     while ours.next_event().is_some() {}
-    matches!(ours.take(no, now), Taken::Head(_)).then_some(())?;
-    matches!(ours.take(no, now), Taken::Data(data) if data.bytes.len() == BODY.len())
+    matches!(ours.take(no, || now), Taken::Head(_)).then_some(())?;
+    matches!(ours.take(no, || now), Taken::Data(data) if data.bytes.len() == BODY.len())
         .then_some(())?;
-    matches!(ours.take(no, now), Taken::End).then_some(())?;
+    matches!(ours.take(no, || now), Taken::End).then_some(())?;
     ours.drop_reader(no);
     (ours.pending() == 0 && theirs.pending() == 0).then_some(())
 }

@@ -35,11 +35,11 @@ impl Wrong {
 }
 
 impl Mux {
-    /// Takes a frame from the transport.
+    /// Takes a frame from the transport. Few have to know the time.
     ///
     /// # Errors
     /// The session must end.
-    pub fn receive(&mut self, frame: Frame, now: Instant) -> Result<(), Fatal> {
+    pub fn receive(&mut self, frame: Frame, now: impl FnOnce() -> Instant) -> Result<(), Fatal> {
         self.stats.frames_in += 1;
         if self.peer.is_none() && !matches!(frame, Frame::Hello(_)) {
             return Err(Fatal::NoHello);
@@ -57,7 +57,7 @@ impl Mux {
                 if nonce == self.ping.nonce
                     && let Some(sent) = self.ping.sent.take()
                 {
-                    self.ping.rtt = now.checked_duration_since(sent);
+                    self.ping.rtt = now().checked_duration_since(sent);
                 }
             }
             Frame::GoAway(goaway) => self.on_goaway(goaway),
@@ -93,7 +93,11 @@ impl Mux {
         Ok(())
     }
 
-    fn on_stream(&mut self, frame: StreamFrame, now: Instant) -> Result<(), Fatal> {
+    fn on_stream(
+        &mut self,
+        frame: StreamFrame,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(), Fatal> {
         let no = frame.no;
         match self.table.get_mut(&no) {
             None if matches!(frame.first, Some(First::Request(_))) => self.on_open(frame),
@@ -266,7 +270,12 @@ impl Mux {
         Ok(())
     }
 
-    fn on_credit(&mut self, no: StreamNo, bytes: u32, now: Instant) -> Result<(), Fatal> {
+    fn on_credit(
+        &mut self,
+        no: StreamNo,
+        bytes: u32,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(), Fatal> {
         let Some(stream) = self.table.get_mut(&no) else { return self.on_unknown(no) };
         if stream.gone.is_some() {
             return Ok(());
@@ -283,8 +292,8 @@ impl Mux {
             stream.send.wants_room = false;
             self.events.push_back(Event::Writable(no));
         }
+        stream.enlist(no, &mut self.schedule);
         self.unblock(no, now);
-        self.enlist(no);
         Ok(())
     }
 

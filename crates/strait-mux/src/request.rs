@@ -8,7 +8,7 @@ use strait_wire::codec::MAX_FIELDS;
 use strait_wire::{Data, First, Frame, Opening, Protocol, Reason, Reset, ResponseHead, StreamNo};
 
 use crate::life::{Happening, State};
-use crate::mux::{Leaving, Mux};
+use crate::mux::{Leaving, Mux, NumberMap};
 use crate::stream::{ANSWER_HEAD, ENTRY, Stream, head_cost, map_cost};
 use crate::window::Window;
 use crate::{Event, Gone, Refused, Taken};
@@ -76,8 +76,7 @@ impl Mux {
     /// # Errors
     /// The request is gone.
     pub fn respond(&mut self, no: StreamNo, head: ResponseHead) -> Result<(), Gone> {
-        let budget = self.budget.clone();
-        let stream = self.sending(no)?;
+        let stream = sending(&mut self.table, no)?;
         let upgrades = stream.protocol == Protocol::WebSocket && head.status == 101;
         if (head.status.is_informational() && !upgrades) || head.headers.len() > MAX_FIELDS {
             return self.invalid(no, "an answer with an interim status or too many fields");
@@ -85,12 +84,12 @@ impl Mux {
         if let Ok(state) = stream.send.state.after(Happening::Head) {
             stream.send.state = state;
             // Whoever answers has done with the request's head.
-            stream.release_head(&budget);
+            stream.release_head(&self.budget);
             stream.head = map_cost(&head.headers);
-            budget.charge(stream.head);
+            self.budget.charge(stream.head);
             stream.send.first = Some(First::Response(Box::new(head)));
         }
-        self.enlist(no);
+        stream.enlist(no, &mut self.schedule);
         Ok(())
     }
 
@@ -99,9 +98,8 @@ impl Mux {
     /// # Errors
     /// The request is gone.
     pub fn room(&mut self, no: StreamNo) -> Result<usize, Gone> {
-        let budget = self.budget.clone();
-        let stream = self.sending(no)?;
-        let room = stream.send.room(&budget);
+        let stream = sending(&mut self.table, no)?;
+        let room = stream.send.room(&self.budget);
         stream.send.wants_room = room == 0;
         Ok(room)
     }
@@ -112,8 +110,7 @@ impl Mux {
     /// # Errors
     /// The request is gone.
     pub fn push(&mut self, no: StreamNo, data: Data) -> Result<(), Gone> {
-        let budget = self.budget.clone();
-        let stream = self.sending(no)?;
+        let stream = sending(&mut self.table, no)?;
         // A writer that pushes out of turn is a bug on this side; the wire stays correct.
         debug_assert!(stream.send.state == State::Open);
         // Plain bodies have no marks on the wire. A piece that leaves no trace there must not
@@ -121,9 +118,9 @@ impl Mux {
         let marked =
             stream.protocol != Protocol::Http && (data.start.is_some() || data.ends_message);
         if stream.send.state == State::Open && (marked || !data.bytes.is_empty()) {
-            stream.send.push(data, &budget);
+            stream.send.push(data, &self.budget);
         }
-        self.enlist(no);
+        stream.enlist(no, &mut self.schedule);
         Ok(())
     }
 
@@ -132,25 +129,24 @@ impl Mux {
     /// # Errors
     /// The request is gone.
     pub fn finish(&mut self, no: StreamNo, trailers: Option<HeaderMap>) -> Result<(), Gone> {
-        let budget = self.budget.clone();
-        let stream = self.sending(no)?;
+        let stream = sending(&mut self.table, no)?;
         if trailers.as_ref().is_some_and(|map| map.len() > MAX_FIELDS) {
             return self.invalid(no, "trailers with too many fields");
         }
         if let Ok(state) = stream.send.state.after(Happening::End) {
             stream.send.state = state;
             if let Some(trailers) = trailers.filter(|map| !map.is_empty()) {
-                stream.send.keep_trailers(Box::new(trailers), &budget);
+                stream.send.keep_trailers(Box::new(trailers), &self.budget);
             }
         }
-        self.enlist(no);
+        stream.enlist(no, &mut self.schedule);
         Ok(())
     }
 
     /// The next thing that was received. Taking a piece is what grants the peer more
     /// credit, and asking for the first one what grants some to a peer that waits for it:
-    /// take it when there is a place to put it.
-    pub fn take(&mut self, no: StreamNo, now: Instant) -> Taken {
+    /// take it when there is a place to put it. Few have to know the time.
+    pub fn take(&mut self, no: StreamNo, now: impl FnOnce() -> Instant) -> Taken {
         let Some(stream) = self.table.get_mut(&no) else {
             return Taken::Gone(Gone {
                 reason: Reason::Internal,
@@ -170,7 +166,7 @@ impl Mux {
                 recv.window.end(&self.budget);
             } else {
                 let rtt = self.ping.rtt.unwrap_or_default();
-                if let Some(credit) = recv.window.grant(now, rtt, &self.settings, &self.budget) {
+                if let Some(credit) = recv.window.grant(now(), rtt, &self.settings, &self.budget) {
                     grant(&mut self.credits, no, &mut recv.credit_due, credit);
                 }
             }
@@ -265,27 +261,6 @@ impl Mux {
         Err(Gone { reason, retry_safe: false, by_peer: false })
     }
 
-    fn sending(&mut self, no: StreamNo) -> Result<&mut Stream, Gone> {
-        let internal = Gone { reason: Reason::Internal, retry_safe: false, by_peer: false };
-        let stream = self.table.get_mut(&no).ok_or(internal)?;
-        if let Some(gone) = stream.gone {
-            return Err(gone);
-        }
-        if stream.send.state == State::Reset {
-            // Only this half was cut: the answer is complete, the rest is not wanted.
-            return Err(Gone { reason: Reason::None, retry_safe: false, by_peer: true });
-        }
-        Ok(stream)
-    }
-
-    pub(crate) fn enlist(&mut self, no: StreamNo) {
-        if let Some(stream) = self.table.get_mut(&no)
-            && stream.send.is_sendable()
-        {
-            self.schedule.enlist(no, &mut stream.send.turn, stream.send.quantum);
-        }
-    }
-
     /// Tells both handles that something happened to `no`.
     pub(crate) fn wake(&mut self, no: StreamNo) {
         self.events.push_back(Event::Readable(no));
@@ -320,6 +295,20 @@ impl Mux {
             *count -= 1;
         }
     }
+}
+
+/// The request whose half is written, unless it was cut.
+fn sending(table: &mut NumberMap<StreamNo, Stream>, no: StreamNo) -> Result<&mut Stream, Gone> {
+    let internal = Gone { reason: Reason::Internal, retry_safe: false, by_peer: false };
+    let stream = table.get_mut(&no).ok_or(internal)?;
+    if let Some(gone) = stream.gone {
+        return Err(gone);
+    }
+    if stream.send.state == State::Reset {
+        // Only this half was cut: the answer is complete, the rest is not wanted.
+        return Err(Gone { reason: Reason::None, retry_safe: false, by_peer: true });
+    }
+    Ok(stream)
 }
 
 /// Notes credit to be told to the peer; one entry for each request at most.

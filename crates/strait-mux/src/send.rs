@@ -167,11 +167,11 @@ impl Mux {
     }
 
     /// Adds the time that `no` waited for credit to the figures.
-    pub(crate) fn unblock(&mut self, no: StreamNo, now: Instant) {
+    pub(crate) fn unblock(&mut self, no: StreamNo, now: impl FnOnce() -> Instant) {
         if let Some(stream) = self.table.get_mut(&no)
             && let Some(since) = stream.send.blocked.take()
         {
-            self.stats.credit_wait += now.checked_duration_since(since).unwrap_or(Duration::ZERO);
+            self.stats.credit_wait += now().checked_duration_since(since).unwrap_or(Duration::ZERO);
         }
     }
 }

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use http::HeaderMap;
 use strait_wire::{
-    Data, First, Opening, PIECE_WEIGHT, Pieces, Protocol, RequestHead, ResponseHead,
+    Data, First, Opening, PIECE_WEIGHT, Pieces, Protocol, RequestHead, ResponseHead, StreamNo,
 };
 
 use crate::life::State;
-use crate::schedule::Turn;
+use crate::schedule::{Schedule, Turn};
 use crate::window::Window;
 use crate::{Budget, Gone};
 
@@ -177,6 +177,13 @@ impl Stream {
         budget.release(std::mem::take(&mut self.head));
     }
 
+    /// Puts this request, `no`, in line if it has something to send.
+    pub(crate) fn enlist(&mut self, no: StreamNo, schedule: &mut Schedule) {
+        if self.send.is_sendable() {
+            schedule.enlist(no, &mut self.send.turn, self.send.quantum);
+        }
+    }
+
     /// Whether nothing keeps the entry in the table.
     pub(crate) fn is_done(&self) -> bool {
         let over = self.gone.is_some()
@@ -242,12 +249,12 @@ impl SendHalf {
 
     /// Payload bytes that may be pushed now.
     pub(crate) fn room(&self, budget: &Budget) -> usize {
-        let stalled = self.credit <= PIECE_WEIGHT || budget.free_sixteenths() == 0;
+        let stalled = || self.credit <= PIECE_WEIGHT || budget.free_sixteenths() == 0;
         if self.awaits_continue {
             0
         } else if self.queue.is_empty() && self.first.is_none() {
             QUEUE
-        } else if stalled && !self.queue.is_empty() {
+        } else if !self.queue.is_empty() && stalled() {
             0
         } else {
             QUEUE.saturating_sub(self.queued)

@@ -1,10 +1,9 @@
 //! gRPC at an entry, by HTTP/2 or as gRPC-Web.
 
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_part};
@@ -16,7 +15,7 @@ use crate::grpc::read::{self, Read, Source};
 use crate::grpc::web::Web;
 use crate::grpc::{status, timeout};
 use crate::http::entry::{visitor_body, visitor_fault};
-use crate::http::hop::{remove, strip};
+use crate::http::hop::{Fields, strip_with};
 use crate::http::outgoing::Outgoing;
 use crate::visit::{Requested, Visit, X_STRAIT_ERROR, carry as carry_visit};
 
@@ -46,7 +45,6 @@ pub(crate) async fn carry(
             return refuse(visit, &fault, web.as_ref());
         }
     }
-    remove(&mut Arc::make_mut(&mut request.head).headers, &CONTENT_LENGTH);
     match carry_visit(&visit, request.exchange(body)).await {
         Ok(answer) => respond(visit, answer, web).await,
         Err(fault) => refuse(visit, &fault, web.as_ref()),
@@ -67,8 +65,8 @@ pub(crate) fn refuse(visit: Visit, fault: &Fault, web: Option<&Web>) -> Response
 async fn respond(visit: Visit, answer: Answer, web: Option<Web>) -> Response<Outgoing> {
     let Answer { head, mut body } = answer;
     let mut headers = head.headers;
-    strip(&mut headers);
-    remove(&mut headers, &CONTENT_LENGTH);
+    let fields = Fields::of(&headers);
+    strip_with(&mut headers, fields, Fields::CONTENT_LENGTH);
     if head.status.is_informational() {
         let fault = Fault::because(Reason::BackendInvalid, "a status that cannot be answered");
         body.give_up(&fault);

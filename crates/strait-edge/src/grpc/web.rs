@@ -5,7 +5,7 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::Frame;
 use strait_engine::{BoxBody, Data, Fault, Part, Reason, RequestHead};
@@ -63,8 +63,10 @@ impl Web {
 
     /// Makes the header fields of the request those of gRPC.
     pub(crate) fn ask(&self, headers: &mut HeaderMap) {
-        // What the body of the answer may be is said by the content type alone.
-        let of_this_leg = [ACCEPT, ACCEPT_ENCODING, HeaderName::from_static("x-grpc-web")];
+        // What the body of the answer may be is said by the content type alone, and the messages
+        // say their lengths themselves.
+        let of_this_leg =
+            [ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HeaderName::from_static("x-grpc-web")];
         retain(headers, |name| !of_this_leg.contains(name));
         headers.insert(CONTENT_TYPE, kind(GRPC, &self.format));
     }
@@ -221,9 +223,10 @@ mod tests {
         };
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         head.headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
         let web = Web::of(&head, &Cors::default())?;
         web.ask(&mut head.headers);
-        assert!(!head.headers.contains_key(ACCEPT));
+        assert!(head.headers.keys().eq([CONTENT_TYPE]));
         Some((web, head.headers[CONTENT_TYPE].clone()))
     }
 

@@ -16,7 +16,7 @@ impl Fields {
     const HOP: Fields = Fields(1 << 3);
     const TE: Fields = Fields(1 << 4);
     pub(crate) const EXPECT: Fields = Fields(1 << 5);
-    const HOST: Fields = Fields(1 << 6);
+    pub(crate) const HOST: Fields = Fields(1 << 6);
     pub(crate) const CONTENT_LENGTH: Fields = Fields(1 << 7);
     pub(crate) const TRAILER: Fields = Fields(1 << 8);
     pub(crate) const COOKIE: Fields = Fields(1 << 9);
@@ -27,14 +27,12 @@ impl Fields {
 
     /// What never travels. The one expectation there is travels beside the head: each leg says
     /// it anew.
-    const HOP_BY_HOP: Fields = Fields(
-        Fields::CONNECTION.0
-            | Fields::TRANSFER_ENCODING.0
-            | Fields::UPGRADE.0
-            | Fields::HOP.0
-            | Fields::TE.0
-            | Fields::EXPECT.0,
-    );
+    const HOP_BY_HOP: Fields = Fields::CONNECTION
+        .and(Fields::TRANSFER_ENCODING)
+        .and(Fields::UPGRADE)
+        .and(Fields::HOP)
+        .and(Fields::TE)
+        .and(Fields::EXPECT);
 
     /// The set of this field alone; of none when it is another.
     fn one(name: &HeaderName) -> Fields {
@@ -70,15 +68,19 @@ impl Fields {
     pub(crate) fn have(self, others: Fields) -> bool {
         self.0 & others.0 != 0
     }
+
+    /// These and `others`.
+    pub(crate) const fn and(self, others: Fields) -> Fields {
+        Fields(self.0 | others.0)
+    }
 }
 
 /// Whether a comma-separated field contains `token`, in any case.
 pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers.get_all(name).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|b| *b == b',')
-            .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    let is_token = |item: &[u8]| item.eq_ignore_ascii_case(token.as_bytes());
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).any(|value| {
+        // Most fields have one item.
+        is_token(value) || value.split(|b| *b == b',').any(|item| is_token(item.trim_ascii()))
     })
 }
 
@@ -94,8 +96,8 @@ pub(crate) fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
     if headers.keys().all(&keep) {
         return;
     }
-    // With room for what this hop adds.
-    let mut kept = HeaderMap::with_capacity(headers.len() + 4);
+    // With room for what an entry adds: to grow would mean to hash all names again.
+    let mut kept = HeaderMap::with_capacity(headers.len() + 5);
     let mut fields = std::mem::take(headers).into_iter().peekable();
     // A name comes with the first of its values only. It goes with the last: most have one, and
     // a copy would be memory.
@@ -125,15 +127,12 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     strip_with(headers, Fields::of(headers), Fields::NONE);
 }
 
-/// The same from a visitor's request that had `fields`, and `Host`, which travels as the
-/// authority.
-pub(crate) fn strip_request(headers: &mut HeaderMap, fields: Fields) {
-    strip_with(headers, fields, Fields::HOST);
-}
-
-/// One pass for all that goes: it makes the map anew.
-fn strip_with(headers: &mut HeaderMap, fields: Fields, also: Fields) {
-    if !fields.have(Fields(Fields::HOP_BY_HOP.0 | also.0)) {
+/// The same from a head that has `fields`, and those in `also`: one pass for all that goes, since
+/// it makes the map anew.
+pub(crate) fn strip_with(headers: &mut HeaderMap, fields: Fields, also: Fields) {
+    let going = Fields(fields.0 & Fields::HOP_BY_HOP.and(also).0);
+    let trailers_alone = fields.have(Fields::TE) && takes_trailers_alone(headers);
+    if going == Fields::NONE || (going == Fields::TE && trailers_alone) {
         return;
     }
     let hops = Hops::of(headers, fields);
@@ -141,9 +140,15 @@ fn strip_with(headers: &mut HeaderMap, fields: Fields, also: Fields) {
         let one = Fields::one(name);
         !also.have(one) && (hops.pass(name) || (hops.trailers && one == Fields::TE))
     });
-    if hops.trailers {
+    if hops.trailers && !trailers_alone {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Whether `TE` says `trailers` and nothing else, as that of every gRPC call does: so it travels.
+fn takes_trailers_alone(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(TE).iter();
+    matches!((all.next(), all.next()), (Some(value), None) if value == "trailers")
 }
 
 /// What a head says about the connection that it came by.
@@ -245,11 +250,32 @@ mod tests {
             ("accept", "text/plain"),
         ]);
         let fields = Fields::of(&headers);
-        strip_request(&mut headers, fields);
+        strip_with(&mut headers, fields, Fields::HOST);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "te", "x-forwarded-for"]);
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn only_trailers_are_asked_for_onwards() {
+        for (said, passed) in [
+            (&["trailers"][..], &["trailers"][..]),
+            (&["Trailers"], &["trailers"]),
+            (&["trailers;q=1"], &[]),
+            (&["trailers, deflate"], &["trailers"]),
+            (&["trailers", "deflate"], &["trailers"]),
+            (&["deflate"], &[]),
+        ] {
+            for also in ["x-a", "expect"] {
+                let mut headers = map(&[(also, "1")]);
+                for value in said {
+                    headers.append(TE, HeaderValue::from_static(value));
+                }
+                strip(&mut headers);
+                assert!(headers.get_all(TE).iter().eq(passed), "{said:?}: {headers:?}");
+            }
+        }
     }
 
     #[test]

@@ -32,8 +32,8 @@ fn use_handles(node: &mut Node, handles: &mut Handles, what: u8, size: usize) {
     let now = node.now;
     match what {
         0 | 1 if handles.reader => {
-            if let Taken::End = node.mux.take(no, now) {
-                assert!(matches!(node.mux.take(no, now), Taken::End), "once ended, ended");
+            if let Taken::End = node.mux.take(no, || now) {
+                assert!(matches!(node.mux.take(no, || now), Taken::End), "once ended, ended");
             }
         }
         2 if handles.writer && handles.answering && !handles.open => {

@@ -132,7 +132,7 @@ impl Node {
     }
 
     pub(crate) fn try_give(&mut self, frame: Frame) -> Result<(), Fatal> {
-        self.mux.receive(frame, self.now)
+        self.mux.receive(frame, || self.now)
     }
 
     pub(crate) fn pull(&mut self) -> Option<Frame> {
@@ -178,7 +178,7 @@ impl Node {
     }
 
     pub(crate) fn take(&mut self, no: StreamNo) -> Taken {
-        self.mux.take(no, self.now)
+        self.mux.take(no, || self.now)
     }
 
     pub(crate) fn reason(&mut self, no: StreamNo) -> Reason {

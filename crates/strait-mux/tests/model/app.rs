@@ -146,7 +146,7 @@ impl World {
         if !app.reader || app.stalled {
             return false;
         }
-        let taken = end.mux.take(app.no, now);
+        let taken = end.mux.take(app.no, || now);
         app.waiting = matches!(taken, Taken::Pending);
         let request = self.ledger.get_mut(&app.no).expect("known");
         request.unasked &= app.ours;

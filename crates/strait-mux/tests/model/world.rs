@@ -167,7 +167,7 @@ impl World {
                 self.wires[side].clear();
             }
             let Some(frame) = self.wires[side].pop_front() else { break };
-            let outcome = self.ends[1 - side].mux.receive(frame.clone(), self.now);
+            let outcome = self.ends[1 - side].mux.receive(frame.clone(), || self.now);
             self.note(outcome.map_err(|fatal| format!("{fatal} by {frame:?}")));
             if self.ends[1 - side].mux.violations() > 0 {
                 self.note(Err(format!("taken for a violation: {frame:?}")));

@@ -189,7 +189,7 @@ impl<'a> Content<'a> {
             authority: b"",
             path: b"",
             status: 0,
-            headers: Map::default(),
+            headers: if kind == envelope::GRPC_RESPONSE { Map::of_few() } else { Map::of_head() },
             trailers: None,
             data: Pieces::default(),
         };
@@ -218,7 +218,8 @@ impl<'a> Content<'a> {
             Some(Meaning::Body) => self.body(value)?,
             Some(Meaning::Piece) => self.piece(value)?,
             Some(Meaning::Trailers) => {
-                self.trailers.get_or_insert_default().read(self.block, value)?
+                let trailers = self.trailers.get_or_insert_with(|| Box::new(Map::of_few()));
+                trailers.read(self.block, value)?;
             }
         }
         Ok(())

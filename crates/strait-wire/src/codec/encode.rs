@@ -7,24 +7,28 @@ use http::uri::Scheme;
 
 use super::Apart;
 use super::field::{self, envelope};
-use crate::{Data, First, Opening, Protocol, RequestHead, StreamFrame, StreamNo};
+use crate::{First, Opening, Protocol, RequestHead, StreamFrame, StreamNo};
 
-/// What fields are written to.
-trait Sink: Sized {
-    fn varint(&mut self, value: u64);
-    fn raw(&mut self, bytes: &[u8]);
+/// What fields are written to: all but the first payload of `from` bytes or more.
+struct Writer<'a> {
+    out: &'a mut BytesMut,
+    from: usize,
+    apart: Option<Apart>,
+}
 
-    /// A message within a message.
-    fn message(&mut self, number: u32, message: &impl Message) {
-        self.pair(u64::from(number << 3 | 2), message.length() as u64);
-        message.write(self);
+impl Writer<'_> {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.out.put_u8(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.out.put_u8(value as u8);
     }
 
     /// Two numbers; most are one byte each.
-    #[inline]
     fn pair(&mut self, first: u64, second: u64) {
         match (first, second) {
-            (0..0x80, 0..0x80) => self.raw(&[first as u8, second as u8]),
+            (0..0x80, 0..0x80) => self.out.put_slice(&[first as u8, second as u8]),
             _ => {
                 self.varint(first);
                 self.varint(second);
@@ -35,13 +39,17 @@ trait Sink: Sized {
     fn bytes(&mut self, number: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.pair(u64::from(number << 3 | 2), bytes.len() as u64);
-            self.raw(bytes);
+            self.out.put_slice(bytes);
         }
     }
 
     /// Bytes that may be many.
     fn payload(&mut self, number: u32, payload: &Bytes) {
-        self.bytes(number, payload);
+        if payload.len() < self.from || self.apart.is_some() {
+            return self.bytes(number, payload);
+        }
+        self.pair(u64::from(number << 3 | 2), payload.len() as u64);
+        self.apart = Some(Apart { at: self.out.len(), payload: payload.clone() });
     }
 
     fn number(&mut self, number: u32, value: u64) {
@@ -54,83 +62,60 @@ trait Sink: Sized {
         self.number(number, u64::from(value));
     }
 
+    /// A message within a message, whose length stands before it and is known behind it. Room is
+    /// left for that of one with `about` so many bytes; where it is another, the content moves.
+    fn message(&mut self, number: u32, about: usize, content: impl FnOnce(&mut Self)) {
+        self.varint(u64::from(number << 3 | 2));
+        let (begin, room) = (self.out.len(), width(about));
+        self.out.put_bytes(0, room);
+        let apart_before = self.apart.is_some();
+        content(self);
+        let end = self.out.len();
+        let mut apart = self.apart.as_mut().filter(|_| !apart_before);
+        let inline = end - begin - room;
+        let mut length = inline + apart.as_ref().map_or(0, |apart| apart.payload.len());
+        let width = width(length);
+        if width != room {
+            let moved = begin + width;
+            self.out.resize(end.max(moved + inline), 0);
+            self.out.copy_within(begin + room..end, moved);
+            self.out.truncate(moved + inline);
+            if let Some(apart) = &mut apart {
+                apart.at = apart.at - room + width;
+            }
+        }
+        for byte in &mut self.out[begin..begin + width] {
+            *byte = length as u8 | 0x80;
+            length >>= 7;
+        }
+        self.out[begin + width - 1] &= 0x7F;
+    }
+
     fn headers(&mut self, number: u32, map: &HeaderMap) {
         use field::header as f;
         for (name, value) in map {
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            let length = 4 + name.len() + value.len();
             // Almost all are so short that each length is one byte.
-            if number < 16 && !value.is_empty() && name.len() + value.len() < 0x80 - 4 {
-                let length = (4 + name.len() + value.len()) as u8;
-                self.raw(&[(number << 3 | 2) as u8, length, f::NAME_KEY, name.len() as u8]);
-                self.raw(name);
-                self.raw(&[f::VALUE_KEY, value.len() as u8]);
-                self.raw(value);
+            if number < 16 && !value.is_empty() && length < 0x80 {
+                let (key, length) = ((number << 3 | 2) as u8, length as u8);
+                self.out.put_slice(&[key, length, f::NAME_KEY, name.len() as u8]);
+                self.out.put_slice(name);
+                self.out.put_slice(&[f::VALUE_KEY, value.len() as u8]);
+                self.out.put_slice(value);
             } else {
-                self.message(number, &Header(name, value));
+                self.message(number, length, |to| {
+                    to.bytes(f::NAME, name);
+                    to.bytes(f::VALUE, value);
+                });
             }
         }
     }
 }
 
-/// Something with fields. Lengths stand before contents on the wire, so it is written twice:
-/// first to a [`Count`].
-trait Message {
-    fn write(&self, to: &mut impl Sink);
-
-    fn length(&self) -> usize {
-        let mut count = Count(0);
-        self.write(&mut count);
-        count.0
-    }
-}
-
-/// Counts the bytes that would be written.
-struct Count(usize);
-
-impl Sink for Count {
-    fn varint(&mut self, value: u64) {
-        self.0 += (value | 1).ilog2() as usize / 7 + 1;
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len();
-    }
-
-    fn message(&mut self, number: u32, message: &impl Message) {
-        let length = message.length();
-        self.varint(u64::from(number << 3 | 2));
-        self.varint(length as u64);
-        self.0 += length;
-    }
-}
-
-/// Writes all but the first payload of `from` bytes or more.
-struct Writer<'a> {
-    out: &'a mut BytesMut,
-    from: usize,
-    apart: Option<Apart>,
-}
-
-impl Sink for Writer<'_> {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.out.put_u8(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.out.put_u8(value as u8);
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        self.out.put_slice(bytes);
-    }
-
-    fn payload(&mut self, number: u32, payload: &Bytes) {
-        if payload.len() < self.from || self.apart.is_some() {
-            return self.bytes(number, payload);
-        }
-        self.pair(u64::from(number << 3 | 2), payload.len() as u64);
-        self.apart = Some(Apart { at: self.out.len(), payload: payload.clone() });
-    }
+/// Bytes that a number takes.
+fn width(value: usize) -> usize {
+    (value | 1).ilog2() as usize / 7 + 1
 }
 
 /// Appends a message of a request without its first payload of `from` bytes or more.
@@ -160,7 +145,7 @@ pub(super) fn stream(frame: &StreamFrame, from: usize, out: &mut BytesMut) -> Op
         },
     };
     to.number(envelope::PROTOCOL, protocol);
-    to.message(payload, frame);
+    to.message(payload, about(frame), |to| content(frame, to));
     if let Some(opening) = opening {
         to.bytes(envelope::TRACE_ID, opening.trace.as_bytes());
     }
@@ -176,7 +161,7 @@ pub(super) fn stream(frame: &StreamFrame, from: usize, out: &mut BytesMut) -> Op
 pub(super) fn credit(no: StreamNo, bytes: u32, out: &mut BytesMut) {
     let mut to = Writer { out, from: usize::MAX, apart: None };
     to.number(envelope::PROTOCOL, 4);
-    to.message(envelope::CREDIT, &Credit(bytes));
+    to.message(envelope::CREDIT, 1, |to| to.number(field::credit::BYTES, u64::from(bytes)));
     to.number(envelope::NUMBER, no.0);
 }
 
@@ -184,7 +169,7 @@ fn direction(frame: &StreamFrame) -> u64 {
     if frame.is_request { 1 } else { 2 }
 }
 
-fn context(opening: &Opening, to: &mut impl Sink) {
+fn context(opening: &Opening, to: &mut Writer<'_>) {
     to.number(envelope::HOPS, u64::from(opening.hops));
     // A deadline that has just passed is still a deadline: 0 would mean none.
     let left = opening
@@ -198,19 +183,23 @@ fn context(opening: &Opening, to: &mut impl Sink) {
     to.flag(envelope::AWAITS_CONTINUE, opening.awaits_continue);
 }
 
-impl Message for StreamFrame {
-    fn write(&self, to: &mut impl Sink) {
-        match (self.protocol, self.is_request) {
-            (Protocol::Http, true) => http_request(self, to),
-            (Protocol::Http, false) => http_response(self, to),
-            (Protocol::Grpc, true) => grpc_request(self, to),
-            (Protocol::Grpc, false) => grpc_response(self, to),
-            (Protocol::WebSocket, _) => websocket(self, to),
-        }
+/// How long the payload is, so far as that can be told without a look at its header fields.
+fn about(frame: &StreamFrame) -> usize {
+    let head = if frame.first.is_some() { 0x80 } else { 0 };
+    head + frame.data.iter().map(|data| data.bytes.len()).sum::<usize>()
+}
+
+fn content(frame: &StreamFrame, to: &mut Writer<'_>) {
+    match (frame.protocol, frame.is_request) {
+        (Protocol::Http, true) => http_request(frame, to),
+        (Protocol::Http, false) => http_response(frame, to),
+        (Protocol::Grpc, true) => grpc_request(frame, to),
+        (Protocol::Grpc, false) => grpc_response(frame, to),
+        (Protocol::WebSocket, _) => websocket(frame, to),
     }
 }
 
-fn http_request(frame: &StreamFrame, to: &mut impl Sink) {
+fn http_request(frame: &StreamFrame, to: &mut Writer<'_>) {
     use field::http_request as f;
     to.flag(f::IS_FIRST, frame.first.is_some());
     to.flag(f::IS_LAST, frame.end);
@@ -222,7 +211,7 @@ fn http_request(frame: &StreamFrame, to: &mut impl Sink) {
     trailers(frame, f::TRAILERS, to);
 }
 
-fn http_response(frame: &StreamFrame, to: &mut impl Sink) {
+fn http_response(frame: &StreamFrame, to: &mut Writer<'_>) {
     use field::http_response as f;
     to.flag(f::IS_FIRST, frame.first.is_some());
     to.flag(f::IS_LAST, frame.end);
@@ -231,27 +220,27 @@ fn http_response(frame: &StreamFrame, to: &mut impl Sink) {
     trailers(frame, f::TRAILERS, to);
 }
 
-fn grpc_request(frame: &StreamFrame, to: &mut impl Sink) {
+fn grpc_request(frame: &StreamFrame, to: &mut Writer<'_>) {
     use field::grpc_request as f;
     to.flag(f::IS_FIRST, frame.first.is_some());
     to.flag(f::IS_LAST, frame.end);
     if let Some(First::Request(opening)) = &frame.first {
         target(&opening.head, [f::SCHEME, f::AUTHORITY, f::PATH], f::HEADERS, to);
     }
-    frame.data.iter().for_each(|data| to.message(f::PIECES, &Piece(data)));
+    pieces(frame, f::PIECES, to);
 }
 
-fn grpc_response(frame: &StreamFrame, to: &mut impl Sink) {
+fn grpc_response(frame: &StreamFrame, to: &mut Writer<'_>) {
     use field::grpc_response as f;
     to.flag(f::IS_FIRST, frame.first.is_some());
     to.flag(f::IS_LAST, frame.end);
     answer(frame, f::STATUS, f::HEADERS, to);
-    frame.data.iter().for_each(|data| to.message(f::PIECES, &Piece(data)));
+    pieces(frame, f::PIECES, to);
     trailers(frame, f::TRAILERS, to);
 }
 
 /// A handshake, its answer, or a frame: heads of WebSockets travel alone.
-fn websocket(frame: &StreamFrame, to: &mut impl Sink) {
+fn websocket(frame: &StreamFrame, to: &mut Writer<'_>) {
     debug_assert!(frame.first.is_none() || (frame.data.is_empty() && !frame.end));
     match &frame.first {
         Some(First::Request(opening)) => {
@@ -266,7 +255,7 @@ fn websocket(frame: &StreamFrame, to: &mut impl Sink) {
     }
 }
 
-fn ws_frame(frame: &StreamFrame, to: &mut impl Sink) {
+fn ws_frame(frame: &StreamFrame, to: &mut Writer<'_>) {
     use field::ws_frame as f;
     to.number(f::DIRECTION, direction(frame));
     if let Some(data) = frame.data.front() {
@@ -284,7 +273,7 @@ fn ws_frame(frame: &StreamFrame, to: &mut impl Sink) {
 }
 
 /// Scheme, authority and path, and the header fields.
-fn target(head: &RequestHead, numbers: [u32; 3], headers: u32, to: &mut impl Sink) {
+fn target(head: &RequestHead, numbers: [u32; 3], headers: u32, to: &mut Writer<'_>) {
     let scheme = if head.scheme == Scheme::HTTPS { "https" } else { head.scheme.as_str() };
     for (number, text) in numbers.into_iter().zip([scheme.as_bytes(), &head.authority, &head.path])
     {
@@ -293,7 +282,7 @@ fn target(head: &RequestHead, numbers: [u32; 3], headers: u32, to: &mut impl Sin
     to.headers(headers, &head.headers);
 }
 
-fn answer(frame: &StreamFrame, status: u32, headers: u32, to: &mut impl Sink) {
+fn answer(frame: &StreamFrame, status: u32, headers: u32, to: &mut Writer<'_>) {
     if let Some(First::Response(head)) = &frame.first {
         to.number(status, u64::from(head.status.as_u16()));
         to.headers(headers, &head.headers);
@@ -301,49 +290,74 @@ fn answer(frame: &StreamFrame, status: u32, headers: u32, to: &mut impl Sink) {
 }
 
 /// The payload of a body without messages; the mux puts one piece in a frame.
-fn body(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
+fn body(frame: &StreamFrame, number: u32, to: &mut Writer<'_>) {
     debug_assert!(frame.data.len() <= 1, "plain bodies travel one piece a frame");
     if let Some(data) = frame.data.front() {
         to.payload(number, &data.bytes);
     }
 }
 
-fn trailers(frame: &StreamFrame, number: u32, to: &mut impl Sink) {
+fn trailers(frame: &StreamFrame, number: u32, to: &mut Writer<'_>) {
     if let Some(map) = &frame.trailers {
         to.headers(number, map);
     }
 }
 
-struct Header<'a>(&'a [u8], &'a [u8]);
-
-impl Message for Header<'_> {
-    fn write(&self, to: &mut impl Sink) {
-        to.bytes(field::header::NAME, self.0);
-        to.bytes(field::header::VALUE, self.1);
+fn pieces(frame: &StreamFrame, number: u32, to: &mut Writer<'_>) {
+    use field::piece as f;
+    for data in frame.data.iter() {
+        to.message(number, data.bytes.len(), |to| {
+            to.payload(f::DATA, &data.bytes);
+            to.flag(f::IS_START, data.start.is_some());
+            to.flag(f::IS_END, data.ends_message);
+            if let Some(start) = data.start {
+                to.flag(f::COMPRESSED, start.tag & 1 == 1);
+                // A gRPC message has 32 bits of length.
+                to.number(f::LENGTH, u64::from(start.length as u32));
+            }
+        });
     }
 }
 
-struct Piece<'a>(&'a Data);
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, StatusCode};
+    use prost::Message;
 
-impl Message for Piece<'_> {
-    fn write(&self, to: &mut impl Sink) {
-        use field::piece as f;
-        let Piece(data) = self;
-        to.payload(f::DATA, &data.bytes);
-        to.flag(f::IS_START, data.start.is_some());
-        to.flag(f::IS_END, data.ends_message);
-        if let Some(start) = data.start {
-            to.flag(f::COMPRESSED, start.tag & 1 == 1);
-            // A gRPC message has 32 bits of length.
-            to.number(f::LENGTH, u64::from(start.length as u32));
+    use super::*;
+    use crate::codec::pb;
+    use crate::{Data, MessageStart, ResponseHead};
+
+    fn answer(protocol: Protocol, value: usize, payload: usize) -> StreamFrame {
+        let value = HeaderValue::from_bytes(&vec![b'v'; value]).unwrap();
+        let headers = HeaderMap::from_iter([(http::header::ETAG, value)]);
+        let head = ResponseHead { status: StatusCode::OK, headers };
+        let bytes = Bytes::from(vec![b'p'; payload]);
+        let start = Some(MessageStart { tag: 0, length: payload as u64 });
+        StreamFrame {
+            no: StreamNo(1),
+            sequence: 0,
+            protocol,
+            is_request: false,
+            first: Some(First::Response(Box::new(head))),
+            data: Data { bytes, start, ends_message: true }.into(),
+            trailers: None,
+            end: true,
         }
     }
-}
 
-struct Credit(u32);
-
-impl Message for Credit {
-    fn write(&self, to: &mut impl Sink) {
-        to.number(field::credit::BYTES, u64::from(self.0));
+    #[test]
+    fn lengths_are_as_short_as_prost_writes_them() {
+        let lengths = (1..0x90).chain(0x3F00..0x4010);
+        for length in lengths {
+            for protocol in [Protocol::Http, Protocol::Grpc] {
+                for frame in [answer(protocol, 1, length), answer(protocol, length, 1)] {
+                    let mut bytes = BytesMut::new();
+                    assert_eq!(stream(&frame, usize::MAX, &mut bytes), None);
+                    let read = pb::TunnelMessage::decode(&bytes[..]).unwrap();
+                    assert!(read.encode_to_vec() == bytes, "{protocol} {length}");
+                }
+            }
+        }
     }
 }

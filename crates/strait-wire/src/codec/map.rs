@@ -9,13 +9,24 @@ use super::read::{Fields, Value};
 use super::{COPY_BELOW, DecodeError, MAX_FIELDS};
 
 /// Header fields, and the first thing that is wrong with them.
-#[derive(Default)]
 pub(super) struct Map {
     map: HeaderMap,
+    /// For how many fields there shall be room with the first one.
+    room: usize,
     pub(super) wrong: Option<Wrong>,
 }
 
 impl Map {
+    /// Of a head: most have about so many fields, and to grow means to hash all names again.
+    pub(super) fn of_head() -> Map {
+        Map { map: HeaderMap::new(), room: 12, wrong: None }
+    }
+
+    /// Of what has few fields: trailers, and the head of an answer to a call.
+    pub(super) fn of_few() -> Map {
+        Map { room: 6, ..Map::of_head() }
+    }
+
     pub(super) fn read(&mut self, block: &Bytes, value: Value<'_>) -> Result<(), DecodeError> {
         let (name, content) = header(value.bytes()?)?;
         if self.wrong.is_none() {
@@ -26,8 +37,7 @@ impl Map {
 
     fn append(&mut self, block: &Bytes, name: &[u8], value: &[u8]) -> Result<(), Wrong> {
         if self.map.capacity() == 0 {
-            // Most heads have about so many, and growing means hashing all names again.
-            self.map.reserve(12);
+            self.map.reserve(self.room);
         }
         if self.map.len() == MAX_FIELDS {
             return Err("too many header fields");

@@ -16,7 +16,7 @@ use crate::http::hop::strip;
 use crate::pool::{Pool, Tls};
 use crate::settings::Settings;
 use crate::tls::{self, Trust};
-use crate::{grpc, http as plain, websocket};
+use crate::{grpc, http1, http2, websocket};
 
 /// Why an answer's head is not taken.
 pub(crate) const OVER_THE_LIMIT: &str = "the header fields of the answer are over the limit";
@@ -155,7 +155,8 @@ impl Backend {
 impl Upstream for Backend {
     fn carry(&self, exchange: Exchange) -> Carried<'_> {
         match exchange.context.protocol {
-            Protocol::Http => Box::pin(plain::backend::carry(self, exchange)),
+            Protocol::Http if self.speaks_http2() => Box::pin(http2::carry::carry(self, exchange)),
+            Protocol::Http => Box::pin(http1::carry::carry(self, exchange)),
             Protocol::Grpc => Box::pin(grpc::backend::carry(self, exchange)),
             Protocol::WebSocket => Box::pin(websocket::backend::carry(self, exchange)),
         }

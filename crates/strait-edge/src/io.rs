@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use crate::activity::Activity;
 use crate::allowance::Allowance;
 use crate::half_close::{self, HalfClose, Next};
+use crate::http2::socket::Socket;
 
 /// How long a connection that is closed before its request was read whole is kept
 /// reading. Closing at once would make the kernel send a reset, which can destroy the
@@ -33,8 +34,10 @@ pub(crate) enum Stream {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
-    /// One stream of an HTTP/2 connection, of an extended CONNECT (RFC 8441 5).
+    /// One stream of a visitor's HTTP/2 connection, of an extended CONNECT (RFC 8441 5).
     Http2(TokioIo<Upgraded>),
+    /// The same of a connection to a service.
+    Connect(Box<Socket>),
 }
 
 macro_rules! each {
@@ -44,6 +47,7 @@ macro_rules! each {
             Stream::Unix($io) => $body,
             Stream::Tls($io) => $body,
             Stream::Http2($io) => $body,
+            Stream::Connect($io) => $body,
         }
     };
 }
@@ -126,6 +130,11 @@ impl Conn {
         conn
     }
 
+    /// A stream that an extended CONNECT has opened to a service.
+    pub(crate) fn connected(socket: Socket) -> Conn {
+        Conn::new(Stream::Connect(Box::new(socket)), Bytes::new())
+    }
+
     /// The host that a visitor asked for in its TLS handshake (RFC 6066 3).
     pub(crate) fn server_name(&self) -> Option<String> {
         match &self.stream {
@@ -133,7 +142,7 @@ impl Conn {
                 tokio_rustls::TlsStream::Server(tls) => tls.get_ref().1.server_name(),
                 tokio_rustls::TlsStream::Client(_) => None,
             },
-            Stream::Tcp(_) | Stream::Unix(_) | Stream::Http2(_) => None,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Http2(_) | Stream::Connect(_) => None,
         }
         .map(str::to_owned)
     }
@@ -143,7 +152,7 @@ impl Conn {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
             Stream::Tls(tls) => Some(tls.get_ref().0),
-            Stream::Unix(_) | Stream::Http2(_) => None,
+            Stream::Unix(_) | Stream::Http2(_) | Stream::Connect(_) => None,
         }
     }
 
@@ -215,7 +224,7 @@ impl Conn {
                 Poll::Ready(length) => Ok(length? == 0),
                 Poll::Pending => Ok(false),
             },
-            Stream::Unix(_) | Stream::Tls(_) | Stream::Http2(_) => Ok(false),
+            Stream::Unix(_) | Stream::Tls(_) | Stream::Http2(_) | Stream::Connect(_) => Ok(false),
         }
     }
 
@@ -247,7 +256,7 @@ fn was_reset(stream: &Stream) -> io::Result<()> {
         Stream::Tls(tls) => socket2::SockRef::from(tls.get_ref().0).take_error()?,
         Stream::Unix(unix) => unix.take_error()?,
         // A reset of the stream is read as an error, and the connection is watched elsewhere.
-        Stream::Http2(_) => None,
+        Stream::Http2(_) | Stream::Connect(_) => None,
     };
     error.map_or(Ok(()), Err)
 }

@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body::Body as _;
-use hyper::body::Incoming;
 use strait_engine::{
     Answer, Body, BoxBody, EmptyBody, Exchange, Failure, Fault, Part, Reason, RequestHead,
     ResponseHead,
@@ -19,10 +17,10 @@ use crate::grpc::body::Messages;
 use crate::grpc::message::Cutter;
 use crate::grpc::read::{self, Read};
 use crate::grpc::{status, timeout};
-use crate::http::backend::{Held, Unanswered, send};
-use crate::http::body::cause;
 use crate::http::hop::remove;
 use crate::http::outgoing::Outgoing;
+use crate::http2::answer::{Held, Receiving};
+use crate::http2::carry::{Asked, Unanswered, ask};
 
 /// Carries a call.
 pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answer, Failure> {
@@ -52,27 +50,28 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     };
     let frame = |body, _, upload| Outgoing::messages(Messages::request(body, upload));
     // No time for the head: callers bring their own deadline, and streams may be silent.
-    let sent = match send(backend, exchange, build, Duration::ZERO, frame).await {
-        Ok(sent) => sent,
+    let asked = ask(backend, exchange, build, Duration::ZERO, frame).await;
+    let Asked { response, held, .. } = match asked {
+        Ok(asked) => asked,
         Err(Unanswered { failure, reset: Some(code) }) if !failure.fault.retry_safe => {
             return Ok(reset_answer(code));
         }
         Err(unanswered) => return Err(unanswered.into()),
     };
-    let (parts, body) = sent.response.into_parts();
+    let (parts, stream) = response.into_parts();
+    let receiving = Receiving::new(stream, None);
     let mut headers = backend.passed(parts.headers)?;
     remove(&mut headers, &CONTENT_LENGTH);
     let body: BoxBody = if parts.status != StatusCode::OK || !is_grpc(&headers) {
         // Not an answer of a gRPC server; its body is no message.
         Box::new(EmptyBody)
-    } else if body.is_end_stream() {
-        sent.held.end();
+    } else if receiving.is_end() {
         Box::new(EmptyBody)
     } else {
         let max_message = backend.pool().settings().max_message;
         let cutter = Cutter::new(max_message, Reason::BackendInvalid);
-        let messages = read::Messages::new(body, cutter);
-        Box::new(ServiceBody { messages, held: Some(sent.held), over: false })
+        let messages = read::Messages::new(receiving, cutter);
+        Box::new(ServiceBody { messages, held: Some(held), over: false })
     };
     Ok(Answer { head: ResponseHead { status: parts.status, headers }, body })
 }
@@ -94,7 +93,7 @@ fn reset_answer(code: h2::Reason) -> Answer {
 
 /// The messages of a service.
 struct ServiceBody {
-    messages: read::Messages<Incoming>,
+    messages: read::Messages<Receiving>,
     held: Option<Held>,
     over: bool,
 }
@@ -102,21 +101,19 @@ struct ServiceBody {
 impl ServiceBody {
     fn end(&mut self) {
         self.over = true;
-        if let Some(held) = self.held.take() {
-            held.end();
-        }
+        self.held = None;
     }
 
     /// What a reset by the service becomes: a status between messages, else a fault.
-    fn broken(&mut self, error: &hyper::Error) -> Result<Part, Fault> {
-        let reset = cause::<h2::Error>(error).filter(|error| error.is_reset());
+    fn broken(&mut self, error: &h2::Error) -> Result<Part, Fault> {
+        let reset = error.reason().filter(|_| error.is_reset());
         let Some(held) = self.held.take() else {
             return Err(Fault::because(Reason::BackendReset, error.to_string()));
         };
         if let Some(fault) = held.upload_fault() {
             return Err(fault);
         }
-        match reset.and_then(h2::Error::reason) {
+        match reset {
             Some(reason) if self.messages.at_boundary() => {
                 self.over = true;
                 Ok(Part::Trailers(reset_trailers(reason)))

@@ -22,7 +22,7 @@ pub(crate) struct Messages {
 /// What a fault in the messages becomes.
 enum End {
     /// Of a request to a backend: a reset.
-    Request(Option<Arc<Upload>>),
+    Request(Arc<Upload>),
     /// Of an answer to a caller: trailers with a status.
     Answer(RequestId),
     /// Trailers were sent.
@@ -31,18 +31,13 @@ enum End {
 
 impl Messages {
     /// The messages of a request, observed through `upload`.
-    pub(crate) fn request(body: BoxBody, upload: Option<Arc<Upload>>) -> Messages {
+    pub(crate) fn request(body: BoxBody, upload: Arc<Upload>) -> Messages {
         Messages { body, joiner: Joiner::new(), end: End::Request(upload) }
     }
 
     /// The messages of the answer to request `id`.
     pub(crate) fn answer(body: BoxBody, id: RequestId) -> Messages {
         Messages { body, joiner: Joiner::new(), end: End::Answer(id) }
-    }
-
-    /// The body, when nothing of it was sent.
-    pub(crate) fn into_body(self) -> BoxBody {
-        self.body
     }
 
     /// Whether what was given out ends with a message.
@@ -60,9 +55,7 @@ impl Messages {
         self.body = Box::new(EmptyBody);
         match std::mem::replace(&mut self.end, End::Over) {
             End::Request(upload) => {
-                if let Some(upload) = upload {
-                    upload.cut(&fault);
-                }
+                upload.cut(&fault);
                 Some(Err(fault.into()))
             }
             End::Answer(id) => Some(Ok(Frame::trailers(status::of_fault(&fault, &id)))),
@@ -77,7 +70,7 @@ impl Messages {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match &self.end {
             End::Over => return Poll::Ready(None),
-            End::Request(Some(upload)) if upload.is_aborted(cx) => {
+            End::Request(upload) if upload.is_aborted(cx) => {
                 return Poll::Ready(self.fail(Fault::new(Reason::None)));
             }
             End::Answer(_) | End::Request(_) => {}
@@ -99,7 +92,7 @@ impl Messages {
                 None
             }
         };
-        if let End::Request(Some(upload)) = &self.end {
+        if let End::Request(upload) = &self.end {
             upload.sent();
             if self.is_end() {
                 upload.end();

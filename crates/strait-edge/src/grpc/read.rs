@@ -10,6 +10,7 @@ use strait_engine::{Data, Fault, Part};
 
 use crate::grpc::message::Cutter;
 use crate::http::body::poll_incoming;
+use crate::http2::answer::Receiving;
 
 /// Where the bytes of messages come from.
 pub(crate) trait Source {
@@ -32,6 +33,18 @@ impl Source for Incoming {
 
     fn is_end(&self) -> bool {
         self.is_end_stream()
+    }
+}
+
+impl Source for Receiving {
+    type Error = h2::Error;
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, h2::Error>>> {
+        Receiving::poll_part(self, cx)
+    }
+
+    fn is_end(&self) -> bool {
+        Receiving::is_end(self)
     }
 }
 

@@ -156,11 +156,6 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
-    /// The body, when nothing of it was sent.
-    pub(crate) fn into_body(self) -> BoxBody {
-        self.messages.into_body()
-    }
-
     /// Whether no frame will come.
     pub(crate) fn is_end(&self) -> bool {
         self.over

@@ -35,6 +35,13 @@ impl From<Fault> for Cut {
     }
 }
 
+impl Cut {
+    /// The code of the reset.
+    pub(crate) fn code(&self) -> h2::Reason {
+        self.reset.reason().unwrap_or(h2::Reason::CANCEL)
+    }
+}
+
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the exchange was cut: {}", self.fault)
@@ -170,12 +177,8 @@ impl Plain {
     }
 
     /// The body of a request, observed through `upload`.
-    pub(crate) fn request(
-        body: BoxBody,
-        length: Option<u64>,
-        upload: Option<Arc<Upload>>,
-    ) -> Plain {
-        let length = Length::new(length);
+    pub(crate) fn request(body: BoxBody, length: Option<u64>, upload: Arc<Upload>) -> Plain {
+        let (length, upload) = (Length::new(length), Some(upload));
         Plain { body, length, last: None, blame: Reason::BadRequest, upload, unasked: None }
     }
 
@@ -329,7 +332,7 @@ mod tests {
     async fn an_abort_cuts_the_upload() {
         let upload = Arc::new(Upload::default());
         let body = Box::new(Parts(Vec::new()));
-        let mut plain = Plain::request(body, Some(5), Some(upload.clone()));
+        let mut plain = Plain::request(body, Some(5), upload.clone());
         drop(AbortUpload(upload.clone()));
         assert!(matches!(poll_fn(|cx| plain.poll_frame(cx)).await, Some(Err(_))));
         assert!(!upload.ended());

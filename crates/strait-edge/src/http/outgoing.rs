@@ -1,19 +1,15 @@
 //! The one body type that goes into the HTTP library, for requests and answers alike.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use strait_engine::BoxBody;
 
 use crate::activity::{Active, Held};
 use crate::grpc::body::Messages;
 use crate::grpc::web;
 use crate::http::body::{Cut, Plain};
-use crate::http::pipe;
-use crate::http::upload::Upload;
 
 /// What is sent after a head.
 pub(crate) struct Outgoing {
@@ -23,10 +19,6 @@ pub(crate) struct Outgoing {
     held: Held,
     /// A cut of this answer shows only as a reset of the connection (HTTP/1.0).
     reset_on_cut: bool,
-    /// Of a request by HTTP/2 that is not yet in the hands of the task that sends it.
-    unpiped: Option<Arc<Upload>>,
-    /// Its first piece, which waits for that task.
-    first: Option<Frame<Bytes>>,
 }
 
 enum Kind {
@@ -49,14 +41,7 @@ impl Kind {
 
 impl Outgoing {
     fn of(kind: Kind) -> Outgoing {
-        Outgoing {
-            kind,
-            active: None,
-            held: Held::default(),
-            reset_on_cut: false,
-            unpiped: None,
-            first: None,
-        }
+        Outgoing { kind, active: None, held: Held::default(), reset_on_cut: false }
     }
 
     /// All of it, known at once.
@@ -80,12 +65,6 @@ impl Outgoing {
         Outgoing::of(Kind::Web(Box::new(encoded)))
     }
 
-    /// Has the task that sends this by HTTP/2 end when `upload` is aborted.
-    pub(crate) fn piped(mut self, upload: Option<Arc<Upload>>) -> Outgoing {
-        self.unpiped = upload;
-        self
-    }
-
     /// Marks the connection as busy until this body ends.
     pub(crate) fn active(mut self, active: Active, reset_on_cut: bool) -> Outgoing {
         if matches!(self.kind, Kind::Plain(_)) {
@@ -94,16 +73,6 @@ impl Outgoing {
         self.active = Some(active);
         self.reset_on_cut = reset_on_cut;
         self
-    }
-
-    /// The engine's body, when nothing of it was sent.
-    pub(crate) fn into_body(mut self) -> BoxBody {
-        match std::mem::replace(&mut self.kind, Kind::Full(None)) {
-            Kind::Full(_) => Box::new(strait_engine::EmptyBody),
-            Kind::Plain(plain) => plain.into_body(),
-            Kind::Messages(messages) => messages.into_body(),
-            Kind::Web(encoded) => encoded.into_body(),
-        }
     }
 }
 
@@ -127,15 +96,6 @@ impl Body for Outgoing {
         if let Some(active) = &this.active {
             this.held.set(false, active);
         }
-        if let Some(upload) = &this.unpiped
-            && let Some(end) = pipe::end()
-        {
-            upload.sent_by(end);
-            this.unpiped = None;
-        }
-        if let Some(first) = this.first.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
         let frame = match &mut this.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Plain(plain) => plain.poll_frame(cx),
@@ -153,19 +113,11 @@ impl Body for Outgoing {
                 active.connection().reset_on_close();
             }
         }
-        // The library tries to do without a task. A body that may be stopped needs one.
-        match frame {
-            Poll::Ready(Some(Ok(frame))) if this.unpiped.is_some() && !this.kind.is_end() => {
-                this.first = Some(frame);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            frame => frame,
-        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.kind.is_end()
+        self.kind.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,12 +1,11 @@
-//! What is known of a request's body while the HTTP library sends it.
+//! What is known of a request's body while it is sent to a service.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use strait_engine::Fault;
-use tokio_util::sync::CancellationToken;
 
-/// What is known about a request's body while somebody else, the HTTP library, sends it.
+/// What is known about a request's body while it is sent.
 #[derive(Default)]
 pub(crate) struct Upload(Mutex<UploadState>);
 
@@ -22,8 +21,6 @@ struct UploadState {
     pieces: u64,
     fault: Option<Fault>,
     waker: Option<Waker>,
-    /// Ends the task that sends the body, when it is one that waits for the backend's room.
-    pipe: Option<CancellationToken>,
 }
 
 impl Upload {
@@ -91,37 +88,17 @@ impl Upload {
         self.lock().fault = Some(fault.clone());
     }
 
-    /// The body is sent by a task that `end` ends.
-    pub(crate) fn sent_by(&self, end: CancellationToken) {
-        let mut state = self.lock();
-        // Else whoever aborted it could not end the task yet.
-        if !state.aborted {
-            state.pipe = Some(end);
-        } else {
-            end.cancel();
-        }
-    }
-
-    /// The answer is over and so is the body: what the library still holds of it may go.
-    pub(crate) fn let_go(&self) {
-        self.lock().pipe = None;
-    }
-
     /// Stops sending: the answer is over, or nobody wants it.
     pub(crate) fn abort(&self) {
         let mut state = self.lock();
         state.aborted = true;
-        let (waker, pipe) = (state.waker.take(), state.pipe.take());
+        let waker = state.waker.take();
         drop(state);
-        if let Some(pipe) = pipe {
-            pipe.cancel();
-        } else if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker.into_iter().for_each(Waker::wake);
     }
 }
 
-/// Wakes up the HTTP library when the upload is dropped with the exchange.
+/// Stops the upload when it is dropped with the answer.
 pub(crate) struct AbortUpload(pub(crate) Arc<Upload>);
 
 impl Drop for AbortUpload {

@@ -97,7 +97,7 @@ impl Asking {
         if has_body {
             let upload = Arc::<Upload>::default();
             let wait = awaits_continue.then_some(backend.pool().settings().continue_wait);
-            let plain = Plain::request(body, framed.length, Some(upload.clone()));
+            let plain = Plain::request(body, framed.length, upload.clone());
             let trailers = announced_trailers(&head.headers);
             let plain = plain.awaiting_continue(wait);
             asking.sending.follow(plain, upload.clone(), framed.chunked, trailers);

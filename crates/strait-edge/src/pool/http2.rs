@@ -1,23 +1,19 @@
 //! Connections by HTTP/2: shared by many requests.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use http::Request;
 use strait_engine::{Fault, Reason};
-use tokio::sync::watch;
 
 use crate::dial::connect;
-use crate::gather::Gather;
-use crate::http::outgoing::Outgoing;
-use crate::http::pipe::Pipes;
-use crate::io::Conn;
 use crate::pool::{Pool, lock};
 use crate::settings::or_never;
 
@@ -27,6 +23,13 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const MAX_STREAMS: usize = 128;
 /// Enough for every stream's window, so that a stalled answer never stalls another.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
+/// Bytes of one stream that wait for the connection.
+const SEND_BUFFER: usize = 128 << 10;
+
+/// Streams that a backend allows before it has told anything in its SETTINGS (RFC 9113 6.5): a
+/// number that hardly any tells. For one that does, [`Lease::takes_connect`] waits in vain and is
+/// right anyway.
+const UNTOLD: usize = 99;
 
 /// The HTTP/2 connections of a pool.
 #[derive(Default)]
@@ -40,57 +43,40 @@ impl All {
     /// Closes what is unused for `limit` or broken; whether nothing is left.
     pub(super) fn clean(&self, limit: Duration) -> bool {
         let mut all = lock(&self.all);
-        all.retain(|one| {
-            let load = &one.load;
+        all.retain(|Shared { load, .. }| {
             let unused =
                 load.active.load(Relaxed) == 0 && lock(&load.idle_since).elapsed() >= limit;
-            !unused && !one.sender.is_closed() && !load.leaving.load(Relaxed)
+            !unused && !load.leaving.load(Relaxed)
         });
         all.is_empty()
     }
 }
 
+/// A connection; it closes when the last one who can send requests on it is gone.
 struct Shared {
-    sender: http2::SendRequest<Outgoing>,
+    sender: SendRequest<Bytes>,
     load: Arc<Load>,
 }
 
 struct Load {
     active: AtomicUsize,
-    told: watch::Receiver<Told>,
     idle_since: Mutex<Instant>,
-    /// The connection failed, or the backend is leaving it: no new requests.
+    /// The connection ended or failed, or the backend is leaving it: no new requests.
     leaving: AtomicBool,
 }
 
-/// What the backend has told of a connection in its SETTINGS (RFC 9113 6.5).
-#[derive(Clone, Copy, PartialEq)]
-struct Told {
-    /// Streams that it allows at once.
-    most: usize,
-    /// It takes extended CONNECT (RFC 8441 3).
-    connect: bool,
-}
-
-impl Told {
-    /// What `most` is before the backend has told anything: a number that hardly any backend
-    /// tells. For one that does, [`Lease::takes_connect`] waits in vain and is right anyway.
-    const UNTOLD: usize = 99;
-
-    fn is_known(self) -> bool {
-        self.connect || self.most != Told::UNTOLD
+impl Shared {
+    /// Whether one more request may use it.
+    fn has_room(&self) -> bool {
+        let active = self.load.active.load(Relaxed);
+        active == 0 || active < self.sender.current_max_send_streams().min(MAX_STREAMS)
     }
 
-    fn by(served: &Served) -> Told {
-        Told {
-            most: served.current_max_send_streams(),
-            connect: served.is_extended_connect_protocol_enabled(),
-        }
+    fn lease(&self, reused: bool) -> Lease {
+        self.load.active.fetch_add(1, Relaxed);
+        Lease { sender: self.sender.clone(), reused, share: Share(self.load.clone()) }
     }
 }
-
-/// The task of an HTTP/2 connection.
-type Served = http2::Connection<TokioIo<Gather<Conn>>, Outgoing, Pipes>;
 
 impl Pool {
     /// A share of an HTTP/2 connection.
@@ -110,44 +96,59 @@ impl Pool {
         let conn = connect(&self.address, self.tls.http2.as_ref(), &self.settings).await?;
         // No keep-alive pings: gRPC servers end connections that ping more often than every
         // five minutes. TCP's own probes find a backend that vanished.
-        let (sender, served) = http2::Builder::new(Pipes)
-            .timer(TokioTimer::new())
-            .initial_max_send_streams(Told::UNTOLD)
-            .initial_stream_window_size(STREAM_WINDOW)
+        let (sender, connection) = Builder::new()
+            .enable_push(false)
+            .initial_max_send_streams(UNTOLD)
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(128 << 10)
+            .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(self.settings.head_buffer()).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(Gather::new(conn)))
+            .handshake(conn)
             .await
             .map_err(|error| {
                 let detail = format!("{}: {error}", self.address);
                 Fault::because(Reason::BackendRefused, detail).retry_safe()
             })?;
-        let (tell, told) = watch::channel(Told::by(&served));
         let load = Arc::new(Load {
-            active: AtomicUsize::new(1),
-            told,
+            active: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
             leaving: AtomicBool::new(false),
         });
-        tokio::spawn(serve(served, tell));
-        lock(&self.http2.all).push(Shared { sender: sender.clone(), load: load.clone() });
+        let served = load.clone();
+        tokio::spawn(async move {
+            if let Err(error) = in_rounds(connection).await {
+                tracing::debug!(%error, "a connection to a backend ended");
+            }
+            served.leaving.store(true, Relaxed);
+        });
+        let shared = Shared { sender, load };
+        let lease = shared.lease(false);
+        lock(&self.http2.all).push(shared);
         self.reap();
-        Ok(Lease { sender, reused: false, share: Share(load) })
+        Ok(lease)
     }
 
     fn pick(&self) -> Option<Lease> {
         let mut all = lock(&self.http2.all);
-        all.retain(|shared| !shared.sender.is_closed() && !shared.load.leaving.load(Relaxed));
-        let shared = all.iter().find(|shared| {
-            let most = shared.load.told.borrow().most.clamp(1, MAX_STREAMS);
-            shared.load.active.load(Relaxed) < most
-        })?;
-        shared.load.active.fetch_add(1, Relaxed);
-        let (sender, load) = (shared.sender.clone(), shared.load.clone());
-        drop(all);
-        Some(Lease { sender, reused: true, share: Share(load) })
+        all.retain(|shared| !shared.load.leaving.load(Relaxed));
+        all.iter().find(|shared| shared.has_room()).map(|shared| shared.lease(true))
     }
+}
+
+/// Polls `connection` one round of the runtime's queue after it is woken: whoever was woken
+/// together with the one who woke it has its turn before, and its request goes in the same write.
+async fn in_rounds<F: Future>(connection: F) -> F::Output {
+    let mut connection = pin!(connection);
+    let mut waited = false;
+    poll_fn(|cx| {
+        waited = !waited;
+        if waited {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// A request's share of an HTTP/2 connection.
@@ -160,34 +161,9 @@ impl Drop for Share {
     }
 }
 
-/// Serves an HTTP/2 connection until it ends, and tells what its backend tells.
-async fn serve(mut served: Served, tell: watch::Sender<Told>) {
-    let told = tell.subscribe();
-    let mut served = std::pin::pin!(std::future::poll_fn(|cx| {
-        let done = Pin::new(&mut served).poll(cx);
-        let now = Told::by(&served);
-        tell.send_if_modified(|told| std::mem::replace(told, now) != now);
-        done
-    }));
-    // The library does not wake us when SETTINGS come.
-    let mut pause = Duration::from_millis(1);
-    let end = loop {
-        if told.borrow().is_known() {
-            break served.await;
-        }
-        match tokio::time::timeout(pause, served.as_mut()).await {
-            Ok(end) => break end,
-            Err(_) => pause = (pause * 2).min(Duration::from_secs(1)),
-        }
-    };
-    if let Err(error) = end {
-        tracing::debug!(%error, "a connection to a backend ended");
-    }
-}
-
 /// A share of a connection, for one request.
 pub(crate) struct Lease {
-    sender: http2::SendRequest<Outgoing>,
+    sender: SendRequest<Bytes>,
     /// Whether it served a request before: then the backend may have closed it unseen.
     pub(crate) reused: bool,
     share: Share,
@@ -199,24 +175,34 @@ impl Lease {
         self.share.0.leaving.store(true, Relaxed);
     }
 
-    /// Whether the backend takes extended CONNECT on this connection. Waits for it to tell,
-    /// for `limit` at most.
+    /// Whether the backend takes extended CONNECT on this connection (RFC 8441 3). Waits for it to
+    /// tell, for `limit` at most.
     pub(crate) async fn takes_connect(&self, limit: Duration) -> bool {
-        let Share(load) = &self.share;
-        let mut told = load.told.clone();
-        let has_told = told.wait_for(|told| told.is_known());
-        let _ = tokio::time::timeout(limit, has_told).await;
-        load.told.borrow().connect
+        let sender = &self.sender;
+        // The library does not wake us when SETTINGS come.
+        let told = async {
+            let mut pause = Duration::from_millis(1);
+            while !sender.is_extended_connect_protocol_enabled()
+                && sender.current_max_send_streams() == UNTOLD
+                && !self.share.0.leaving.load(Relaxed)
+            {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        };
+        let _ = tokio::time::timeout(limit, told).await;
+        sender.is_extended_connect_protocol_enabled()
     }
 
-    /// Sends a request.
+    /// Opens a stream with this head, which `ends` the request if nothing follows.
     ///
     /// # Errors
-    /// The library's error, with the request when nothing of it was written.
-    pub(crate) async fn send(
+    /// That of the connection; then nothing was sent.
+    pub(crate) fn open(
         &mut self,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
-        self.sender.try_send_request(request).await
+        request: Request<()>,
+        ends: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        self.sender.send_request(request, ends)
     }
 }

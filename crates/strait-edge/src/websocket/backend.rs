@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use crate::backend::Backend;
 use crate::half::Half;
-use crate::http::backend::Held;
+use crate::http2::answer::Held;
 use crate::settings::{Settings, or_never};
 use crate::websocket::dial::{Accepted, Dialled, dial};
 use crate::websocket::frame::{Cutter, Rules, Writer};

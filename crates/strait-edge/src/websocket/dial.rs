@@ -1,15 +1,17 @@
 //! Opening a socket to a backend. By HTTP/1.1 each has a connection of its own (RFC 6455 4);
 //! by HTTP/2 it is one stream of a shared connection (RFC 8441 5), where the backend offers that.
 
+use h2::ext::Protocol;
 use http::{HeaderMap, Method, StatusCode};
-use hyper::ext::Protocol;
 use strait_engine::{Answer, Exchange, Failure, Fault, Reason, RequestHead};
 
 use crate::backend::Backend;
-use crate::http::backend::{Held, send};
 use crate::http::outgoing::Outgoing;
 use crate::http1::carry::{Asking, Unheard};
 use crate::http1::request;
+use crate::http2::answer::{Held, Receiving};
+use crate::http2::carry::{Asked, ask};
+use crate::http2::socket::Socket;
 use crate::io::Conn;
 use crate::pool::Http1;
 use crate::settings::or_never;
@@ -55,22 +57,22 @@ async fn connect(backend: &Backend, exchange: Exchange) -> Result<Dialled, Failu
         Ok((request, None))
     };
     let limit = backend.pool().settings().handshake;
-    let sent = send(backend, exchange, build, limit, |_, _, _| Outgoing::full("")).await?;
-    let (mut response, held) = (sent.response, sent.held);
-    match response.status() {
-        StatusCode::OK => {
-            let headers = agreed(backend, std::mem::take(response.headers_mut()))?;
-            let lost = |_| Fault::because(Reason::BackendReset, "lost at the CONNECT");
-            let conn = hyper::upgrade::on(response).await.map(Conn::upgraded).map_err(lost)?;
+    let bodiless = |_, _, _| Outgoing::full("");
+    let Asked { response, held, open } = ask(backend, exchange, build, limit, bodiless).await?;
+    let (parts, stream) = response.into_parts();
+    match (parts.status, open) {
+        (StatusCode::OK, Some(open)) => {
+            let headers = agreed(backend, parts.headers)?;
+            let conn = Conn::connected(Socket::new(open, stream));
             Ok(Dialled::Accepted(Accepted { headers, conn, held: Some(held) }))
         }
-        status if status.is_success() => {
+        (status, _) if status.is_success() => {
             let detail = format!("status {status} accepts a CONNECT and says something else");
             Err(Fault::because(Reason::BackendInvalid, detail).into())
         }
-        status => {
-            let head = backend.answered(status, std::mem::take(response.headers_mut()))?;
-            let body = held.body(response.into_body());
+        (status, _) => {
+            let head = backend.answered(status, parts.headers)?;
+            let body = held.body(Receiving::new(stream, None));
             Ok(Dialled::Refused(Answer { head, body }))
         }
     }

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -64,6 +65,12 @@ pub(crate) fn cause<T: Error + 'static>(error: &hyper::Error) -> Option<&T> {
         next = error.source();
     }
     None
+}
+
+/// Whether what came is nonsense, rather than the connection lost: TLS tells of malformed records
+/// by its kind of error.
+pub(crate) fn is_malformed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
 }
 
 /// The next part of an incoming body. Empty pieces are dropped: HTTP/2 peers allow only

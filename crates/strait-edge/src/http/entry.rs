@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_part};
 use tokio::runtime::Handle;
 
-use crate::http::body::{Idle, Plain, cause, poll_incoming};
+use crate::http::body::{Idle, Plain, cause, is_malformed, poll_incoming};
 use crate::http::hop::{content_length, remove, strip};
 use crate::http::outgoing::Outgoing;
 use crate::visit::{Door, Requested, Visit, carry as carry_visit};
@@ -217,9 +217,7 @@ impl Drop for VisitorBody {
 
 /// Why a visitor's body broke: it sent nonsense, or it left.
 pub(crate) fn visitor_fault(error: &hyper::Error) -> Fault {
-    use std::io::ErrorKind::{InvalidData, InvalidInput};
-    let malformed = cause::<std::io::Error>(error)
-        .is_some_and(|error| matches!(error.kind(), InvalidData | InvalidInput));
+    let malformed = cause::<std::io::Error>(error).is_some_and(is_malformed);
     let reason = if malformed { Reason::BadRequest } else { Reason::Cancelled };
     Fault::because(reason, error.to_string())
 }

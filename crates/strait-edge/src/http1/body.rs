@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use strait_engine::{Body, BoxBody, Data, EmptyBody, Fault, Part, Reason};
 use tokio::task::JoinHandle;
 
+use crate::http::body::is_malformed;
 use crate::http::upload::{AbortUpload, Upload};
 use crate::http1::chunked::{Chunked, Step};
 use crate::http1::framing::Framing;
@@ -221,10 +222,8 @@ fn invalid(what: &'static str) -> Fault {
     Fault::because(Reason::BackendInvalid, what)
 }
 
-/// The fault behind an error of a connection. TLS tells of malformed records by its kind.
+/// The fault behind an error of a connection.
 pub(crate) fn broken(error: &io::Error) -> Fault {
-    use io::ErrorKind::{InvalidData, InvalidInput};
-    let malformed = matches!(error.kind(), InvalidData | InvalidInput);
-    let reason = if malformed { Reason::BackendInvalid } else { Reason::BackendReset };
+    let reason = if is_malformed(error) { Reason::BackendInvalid } else { Reason::BackendReset };
     Fault::because(reason, format!("the connection to the service broke: {error}"))
 }

@@ -1,12 +1,12 @@
 //! The answer to a request: its body, and what its errors mean.
 
-use std::io::ErrorKind::{InvalidData, InvalidInput};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use h2::RecvStream;
 use strait_engine::{Body, BoxBody, Data, EmptyBody, Fault, Part, Reason};
 
+use crate::http::body::is_malformed;
 use crate::http::upload::{AbortUpload, Upload};
 use crate::pool::Http2 as Lease;
 
@@ -73,10 +73,7 @@ pub(crate) fn fault_of(error: &h2::Error, upload: Option<&Upload>) -> Fault {
     if error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM) && !broke_rule {
         return Fault::because(Reason::BackendRefused, error.to_string()).retry_safe();
     }
-    // TLS tells of malformed records by its kind of error.
-    let malformed =
-        error.get_io().is_some_and(|error| matches!(error.kind(), InvalidData | InvalidInput));
-    let invalid = broke_rule || malformed;
+    let invalid = broke_rule || error.get_io().is_some_and(is_malformed);
     let reason = if invalid { Reason::BackendInvalid } else { Reason::BackendReset };
     Fault::because(reason, error.to_string())
 }
@@ -124,24 +121,13 @@ struct AnswerBody {
 
 impl Body for AnswerBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
-        Poll::Ready(match ready!(self.receiving.poll_part(cx)) {
-            Some(Ok(part)) => {
-                if matches!(part, Part::Trailers(_)) {
-                    self.held = None;
-                }
-                Some(Ok(part))
-            }
-            Some(Err(error)) => {
-                let upload = self.held.as_ref().and_then(Held::upload);
-                let fault = fault_of(&error, upload);
-                self.held = None;
-                Some(Err(fault))
-            }
-            None => {
-                self.held = None;
-                None
-            }
-        })
+        let upload = self.held.as_ref().and_then(Held::upload);
+        let part = ready!(self.receiving.poll_part(cx))
+            .map(|part| part.map_err(|error| fault_of(&error, upload)));
+        if !matches!(part, Some(Ok(Part::Data(_)))) {
+            self.held = None;
+        }
+        Poll::Ready(part)
     }
 
     fn is_end(&self) -> bool {

@@ -108,9 +108,10 @@ pub(crate) async fn ask(
                 break (fault_of(&error, None).retry_safe(), body);
             }
         };
-        let mut asking = Asking { response, open: None, sending: None, upload: None };
+        let mut asking = Asking { response, sending: None, upload: None };
+        let mut open = None;
         if stays_open {
-            asking.open = Some(stream);
+            open = Some(stream);
         } else if !empty {
             let upload = Arc::<Upload>::default();
             asking.sending = Some(Sending::new(stream, frame(body, length, upload.clone())));
@@ -118,7 +119,7 @@ pub(crate) async fn ask(
         }
         let error = match asking.hear(head_within).await? {
             Ok(response) => {
-                let Asking { open, sending, upload, .. } = asking;
+                let Asking { sending, upload, .. } = asking;
                 if let (Some(sending), Some(upload)) = (sending, &upload) {
                     tokio::spawn(sending.rest(upload.clone()));
                 }
@@ -149,7 +150,6 @@ pub(crate) async fn ask(
 /// A request that is sent while its answer is waited for.
 struct Asking {
     response: ResponseFuture,
-    open: Option<SendStream<Bytes>>,
     /// Until all of the body is sent.
     sending: Option<Sending>,
     /// What is known of the body, if there is one.

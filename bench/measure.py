@@ -61,6 +61,8 @@ class Cost:
     """CPU seconds of the load generator."""
     others: float
     """Cores that were taken from outside."""
+    idle: float
+    """Cores that nobody used."""
 
     @property
     def generator_cores(self) -> float:
@@ -88,5 +90,8 @@ class Meter:
         tunnel, bench = (now - was for now, was in zip(self._cpu(), self.before))
         # The generator is a child that was waited for, so it is in the bench's own time.
         # In next to no time there is nothing to be seen but the coarseness of the clock.
-        others = max(0.0, machine() - self.machine - tunnel - bench) / seconds if seconds > 0.1 else 0.0
-        return Cost(seconds, tunnel, generator, others)
+        if seconds <= 0.1:
+            return Cost(seconds, tunnel, generator, 0.0, 0.0)
+        spent = machine() - self.machine
+        others = max(0.0, spent - tunnel - bench) / seconds
+        return Cost(seconds, tunnel, generator, others, max(0.0, os.cpu_count() - spent / seconds))

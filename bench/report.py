@@ -87,11 +87,12 @@ def _notes(cells: Cells, workload: str, name: str) -> str:
 
 def _details(cells: Cells, workload, names: list[str]) -> str:
     figures = [f for f in UNITS if any(cells.values(workload.name, n, f) for n in names)]
-    rows = [["", *(UNITS[figure][0] for figure in figures), "CPU of others", ""]]
+    rows = [["", *(UNITS[figure][0] for figure in figures), "cores idle", "CPU of others", ""]]
     for name in names:
         costs = [cost for _, cost in cells.rounds.get((workload.name, name), [])]
         others = f"{max(cost.others for cost in costs):.2f}" if costs else "-"
-        row = [name, *(_spread(cells, workload.name, name, figure) for figure in figures), others]
+        idle = f"{statistics.median(cost.idle for cost in costs):.2f}" if costs else "-"
+        row = [name, *(_spread(cells, workload.name, name, figure) for figure in figures), idle, others]
         rows.append([*row, _notes(cells, workload.name, name)])
     return f"### {workload.title}\n\n{_table(rows)}"
 
@@ -124,8 +125,9 @@ def _isolation(found: dict) -> str:
 
 READING = """How to read it: all figures are medians over {rounds} rounds; each round measures all peers in turn, so
 that what drifts meets all of them. Compare figures of one run only. In brackets: the least and the most. "CPU us each" is
-the CPU of all processes of the tunnel for one request or message (for one MB where bytes are measured). "CPU of others"
-is what other programs and other machines took, in cores, at most; "disturbed" marks more than a tenth of a core, after
+the CPU of all processes of the tunnel for one request or message (for one MB where bytes are measured). "Cores idle" is
+what nobody used meanwhile: a peer that leaves much of it is held up by waiting, not by what it costs. "CPU of others" is
+what other programs and other machines took, in cores, at most; "disturbed" marks more than a tenth of a core, after
 every such cell was measured again. A row whose load generator (one thread) was busy all the time shows the generator's
 limit as much as the peer's.
 """

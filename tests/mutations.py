@@ -21,8 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "tests" / "mutations.toml"
-# Far more than the tests take: a mutation that makes them hang is noticed too.
+# Far more than the tests take, in seconds: a mutation that makes them hang is noticed too.
 LIMIT = 90
+# And than it takes to build them, everything they need included.
+BUILD = 1200
 
 
 def wanted(words):
@@ -52,15 +54,15 @@ def check(mutations):
     return not stale
 
 
-def cargo(copy, target, *arguments):
-    """Runs cargo in the copy: (status, output); status None when it took too long."""
+def cargo(copy, target, limit, *arguments):
+    """Runs cargo in the copy: (status, output); status None when it took longer than `limit`."""
     env = dict(os.environ, CARGO_TARGET_DIR=str(target), PROPTEST_CASES=os.environ.get("PROPTEST_CASES", "1500"),
                RUST_BACKTRACE="0", CARGO_TERM_COLOR="never")
     process = subprocess.Popen(["cargo", *arguments], cwd=copy, env=env, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                start_new_session=True)
     try:
-        output, _ = process.communicate(timeout=LIMIT)
+        output, _ = process.communicate(timeout=limit)
         return process.returncode, output
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
@@ -71,11 +73,11 @@ def cargo(copy, target, *arguments):
 def tests(copy, target, packages):
     """(noticed, how): the verdict of the packages' tests."""
     names = [word for package in packages for word in ("-p", package)]
-    status, output = cargo(copy, target, "test", "--offline", "--quiet", "--no-run", "--lib",
+    status, output = cargo(copy, target, BUILD, "test", "--offline", "--quiet", "--no-run", "--lib",
                            "--tests", *names)
     if status != 0:
         return None, "does not compile\n" + output[-2000:]
-    status, output = cargo(copy, target, "test", "--offline", "--quiet", "--lib", "--tests", *names)
+    status, output = cargo(copy, target, LIMIT, "test", "--offline", "--quiet", "--lib", "--tests", *names)
     if status == 0:
         return False, "SURVIVED"
     if status is None:

@@ -235,7 +235,7 @@ async fn end(
             let server = Server::new(hub.clone(), access.clone());
             Ok((End::Server(Arc::new(server)), Some(listener)))
         }
-        Tunnel::Dial(dialer) => {
+        Tunnel::Dial { dialer, .. } => {
             let once = matches!(&config.role, Role::Client(dial) if dial.once);
             let client = Client::new(hub.clone(), dialer.clone(), once);
             Ok((End::Client(Arc::new(client)), None))

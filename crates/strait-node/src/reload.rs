@@ -118,7 +118,11 @@ impl Inner {
         let mut found = Difference::settle(&used.config, &mut config);
         let setup = Setup::of(&config, Some(&used.setup))
             .map_err(|error| ReloadError(error.to_string()))?;
-        found.changed.extend(setup.certificates_changed(&config, &used.setup));
+        for key in setup.files_changed(&config, &used.setup) {
+            if !found.changed.contains(&key) {
+                found.changed.push(key);
+            }
+        }
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         (self.set_level)(&config.log.level);
         self.running.use_now(&used.config, &config, &setup);
@@ -144,11 +148,11 @@ impl Running {
         }
         match (&self.end, &setup.tunnel) {
             (End::Server(server), Tunnel::Accept(access)) => server.replace(access.clone()),
-            (End::Client(client), Tunnel::Dial(dialer)) => {
+            (End::Client(client), Tunnel::Dial { dialer, .. }) => {
                 client.replace(dialer.clone(), dials_anew(before, config));
             }
             // `Difference::settle` keeps the kind of node as it is.
-            (End::Server(_), Tunnel::Dial(_)) | (End::Client(_), Tunnel::Accept(_)) => {}
+            (End::Server(_), Tunnel::Dial { .. }) | (End::Client(_), Tunnel::Accept(_)) => {}
         }
         if before.services != config.services {
             hub.announce();

@@ -39,7 +39,11 @@ struct Service {
 /// What this node's end of the tunnel does.
 pub(crate) enum Tunnel {
     Accept(Arc<Access>),
-    Dial(Arc<Dialer>),
+    Dial {
+        dialer: Arc<Dialer>,
+        /// What its file of authorities said.
+        roots: Option<Vec<u8>>,
+    },
 }
 
 /// A certificate chain in use.
@@ -71,7 +75,7 @@ impl Setup {
         let services = config.services.iter().map(|config| service(config, &edge, known));
         let tunnel = match &config.role {
             Role::Server(listen) => Tunnel::Accept(Arc::new(access(listen, before)?)),
-            Role::Client(dial) => Tunnel::Dial(Arc::new(dialer(dial)?)),
+            Role::Client(dial) => dialled(dial)?,
         };
         Ok(Setup {
             services: services.collect::<Result<_, _>>()?,
@@ -134,8 +138,9 @@ impl Setup {
         }
     }
 
-    /// The keys of certificates that are others than in `before`, wherever their files are.
-    pub(crate) fn certificates_changed(&self, config: &Config, before: &Setup) -> Vec<String> {
+    /// The keys of files that say something else than they did in `before`: certificates and
+    /// authorities.
+    pub(crate) fn files_changed(&self, config: &Config, before: &Setup) -> Vec<String> {
         let differ = |a: &Option<Certificate>, b: &Option<Certificate>| {
             let chain = |c: &Option<Certificate>| c.as_ref().map(|c| c.chain.clone());
             chain(a) != chain(b)
@@ -145,10 +150,23 @@ impl Setup {
             .filter(|(_, (now, then))| differ(now, then))
             .map(|(entry, _)| format!("entries.{}.cert", entry.name))
             .collect();
-        if let (Tunnel::Accept(now), Tunnel::Accept(then)) = (&self.tunnel, &before.tunnel)
-            && differ(&now.certificate, &then.certificate)
-        {
-            changed.push("server.cert".to_owned());
+        for now in self.services.iter().filter(|service| service.config.ca.is_some()) {
+            let Service { config, roots, .. } = now;
+            let then = before.services.iter().find(|then| then.config.name == config.name);
+            if then.is_some_and(|then| then.config.ca == config.ca && then.roots != *roots) {
+                changed.push(format!("services.{}.ca", config.name));
+            }
+        }
+        match (&self.tunnel, &before.tunnel) {
+            (Tunnel::Accept(now), Tunnel::Accept(then))
+                if differ(&now.certificate, &then.certificate) =>
+            {
+                changed.push("server.cert".to_owned());
+            }
+            (Tunnel::Dial { roots: now, .. }, Tunnel::Dial { roots: then, .. }) if now != then => {
+                changed.push("client.ca".to_owned());
+            }
+            _ => {}
         }
         changed
     }
@@ -212,7 +230,7 @@ fn access(listen: &TunnelListen, before: Option<&Setup>) -> Result<Access, Start
     Ok(Access { certificate: certificate.transpose()?, config })
 }
 
-fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
+fn dialled(dial: &TunnelDial) -> Result<Tunnel, StartError> {
     let credential = match &dial.token {
         None => None,
         Some(token) => {
@@ -224,14 +242,12 @@ fn dialer(dial: &TunnelDial) -> Result<Dialer, StartError> {
             Some(value)
         }
     };
-    let tls = if dial.server.tls { Some(client_tls(dial)?) } else { None };
-    Ok(Dialer { server: dial.server.clone(), tls, credential })
-}
-
-fn client_tls(dial: &TunnelDial) -> Result<Arc<rustls::ClientConfig>, StartError> {
-    let extra_roots = extra_roots(dial.ca.as_deref()).map_err(StartError)?;
-    let trust = tls::Trust { extra_roots, pin: dial.pin, insecure: false };
-    tls::client(&trust, tls::HTTP2).map_err(|e| StartError(e.to_string()))
+    let roots = extra_roots(dial.ca.as_deref()).map_err(StartError)?;
+    let trust = tls::Trust { extra_roots: roots.clone(), pin: dial.pin, insecure: false };
+    let tls = dial.server.tls.then(|| tls::client(&trust, tls::HTTP2)).transpose();
+    let tls = tls.map_err(|error| StartError(error.to_string()))?;
+    let dialer = Arc::new(Dialer { server: dial.server.clone(), tls, credential });
+    Ok(Tunnel::Dial { dialer, roots })
 }
 
 /// The certificates of authorities in a file, if one is named.

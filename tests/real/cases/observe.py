@@ -19,14 +19,19 @@ FAR = {"server-entry": "client", "client-entry": "server"}
 @case("/healthz, /readyz, /status and /metrics answer", ENTRIES)
 async def pages(t):
     pair = t.world.pair
+    # A count of what was never carried is not there.
+    (await curl(f"http://{t.world.http}/hello")).is_ok()
+    wanted = {"strait_requests_total", "strait_sessions"}
     for side in ("server", "client"):
         assert await pair.get(side, "/healthz") is not None, side
         assert await pair.get(side, "/readyz") is not None, side
         status = await pair.status(side)
         assert status["role"] == side and len(status["sessions"]) == 1, status
-        names = {name.split("{")[0] for name in await pair.metrics(side)}
-        wanted = {"strait_requests_total", "strait_sessions"}
-        assert wanted <= names, f"{side} lacks {wanted - names}; it has {sorted(names)}"
+
+        async def has_all(side=side) -> bool:
+            return wanted <= {name.split("{")[0] for name in await pair.metrics(side)}
+
+        await until(f"{side} has {sorted(wanted)}", has_all, 3)
 
 
 @case("/metrics counts what was carried", ENTRIES)

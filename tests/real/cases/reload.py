@@ -254,7 +254,8 @@ async def certificates(t):
     pair = await filed(t, "reload-certificates")
     pair.end = {"server": files, "client": f'ca = "{folder}/cert.pem"\n'}
     pair.door["server"] = files
-    pair.rest["client"] = services(Service("http", t.backends.http))
+    secure = f'[[services]]\nname = "secure"\nhosts = ["secure.test"]\nbackend = "https://localhost:1"\nca = "{folder}/cert.pem"\n'
+    pair.rest["client"] = services(Service("http", t.backends.http)) + secure
     await pair.up()
     ports = (pair.entry["server"], pair.tunnel)
     assert [await shown(port) for port in ports] == [made[0][0].read_text()] * 2
@@ -267,6 +268,7 @@ async def certificates(t):
     await pair.stayed()
     # A client that has read its authorities again comes back to the new certificate.
     take(1)
+    assert await pair.reload("client") == "reloaded; changed: services.secure.ca, client.ca"
     assert await pair.reload("client") == "reloaded; nothing changed"
     await pair.node["server"].stop()
     await pair.start("server")

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use strait_edge::Settings;
 use strait_engine::{Body, Carried, Data, Exchange, Fault, Part, Reason, Upstream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{
     Service, Visitor, backend, channel, door, door_to, full, raw_service, soon, until,
@@ -78,6 +79,41 @@ async fn a_reset_is_an_end_only_without_error_and_when_all_has_come() {
         }
         assert_eq!(service.connections.load(SeqCst), 1, "a reset costs its stream only");
     }
+}
+
+/// Whether `sent` by a client, from its preface on, has the head of a request.
+fn has_head(sent: &[u8]) -> bool {
+    let mut frames = sent.get(24..).unwrap_or_default();
+    while let Some(&[a, b, c, kind, ..]) = frames.first_chunk::<9>() {
+        if kind == 1 {
+            return true;
+        }
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        frames = frames.get(9 + length..).unwrap_or_default();
+    }
+    false
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_a_rule_is_invalid_and_no_reset_of_the_services() {
+    // A status of 200 with `connection: close`, which HTTP/2 has no place for (RFC 9113 8.2.2).
+    const HEAD: &[u8] = b"\0\0\x13\x01\x05\0\0\0\x01\x88\0\x0aconnection\x05close";
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    let service = raw_service(|mut tcp, _| async move {
+        tcp.write_all(SETTINGS).await.unwrap();
+        let mut sent = Vec::new();
+        while !has_head(&sent) {
+            assert!(tcp.read_buf(&mut sent).await.unwrap() > 0);
+        }
+        tcp.write_all(HEAD).await.unwrap();
+        while tcp.read_buf(&mut sent).await.is_ok_and(|count| count > 0) {}
+    })
+    .await;
+    let door = door("h2c", &service, Settings::default()).await;
+    let mut visitor = Visitor::new(door.address, false).await;
+    let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.headers()["x-strait-error"], "backend_invalid");
 }
 
 #[tokio::test]

@@ -158,6 +158,26 @@ async fn unused_connections_to_a_backend_are_closed() {
 }
 
 #[tokio::test]
+async fn an_unused_connection_that_its_backend_has_closed_is_closed_here_too() {
+    let service = raw_service(|mut tcp, _| async move {
+        read_until(&mut tcp, "\r\n\r\n").await;
+        tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine").await.unwrap();
+        // It is kept for another request: then this side closes, and waits for the other.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tcp.shutdown().await.unwrap();
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let settings = Settings { backend_idle: Duration::from_secs(600), ..Settings::default() };
+    let door = door("http", &service, settings).await;
+    let mut visitor = Visitor::new(door.address, false).await;
+    let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+    assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), "fine");
+    // Nobody asks for anything more.
+    until("both sides have closed it", || service.open.load(SeqCst) == 0).await;
+}
+
+#[tokio::test]
 async fn many_at_once_share_connections_and_none_is_mixed_up() {
     for (service_http2, scheme) in [(false, "http"), (true, "h2c")] {
         let service = http_service(service_http2, |request: http::Request<_>| async move {

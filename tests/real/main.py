@@ -156,6 +156,9 @@ async def main() -> int:
         await stop_all()
 
 
-# In the background of a script SIGINT is ignored, and what is started here would inherit that.
+# In the background of a script SIGINT is ignored, and under nohup SIGHUP is. What is started here would inherit that; a
+# signal that is handled is its own again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 sys.exit(asyncio.run(main()))

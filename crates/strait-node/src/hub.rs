@@ -163,26 +163,25 @@ impl Hub {
 
     /// Runs a session until its link ends: answers what the peer opens, hears what it says.
     pub(crate) async fn run(
-        &self,
+        self: &Arc<Self>,
         session: Session,
         incoming: Received,
         allowed: Allowed,
     ) -> Ending {
         let upstream: Arc<dyn Upstream> = self.dispatch.clone();
         tokio::spawn(serve(session.clone(), upstream, self.tasks.clone()));
-        let ending = {
-            let hear = async {
+        // Apart from what is received, which comes far more often than news.
+        let hearing = tokio::spawn({
+            let (hub, session) = (Arc::clone(self), session.clone());
+            async move {
                 while let Some(news) = session.news().await {
-                    self.hear(&session, news, &allowed);
+                    hub.hear(&session, news, &allowed);
                 }
-                // The session has ended; how, the driver tells.
-                std::future::pending::<Ending>().await
-            };
-            tokio::select! {
-                ending = drive(&session, incoming) => ending,
-                ending = hear => ending,
             }
-        };
+        });
+        let ending = drive(&session, incoming).await;
+        // What was offered last must not be entered after all of it is withdrawn.
+        let _ = hearing.await;
         self.discard(&session);
         ending
     }
@@ -295,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_task_of_a_tunnel_is_small() {
-        let tunnel = size(|(hub, session, incoming, allowed): (&'static Hub, _, _, _)| {
+        let tunnel = size(|(hub, session, incoming, allowed): (&'static Arc<Hub>, _, _, _)| {
             hub.run(session, incoming, allowed)
         });
         println!("bytes of a task: a tunnel {tunnel}");

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use strait_engine::{
-    Budget, Directory, Dispatch, Ending, News, Session, Settings, Turns, Upstream, drive, serve,
+    Budget, Directory, Dispatch, Ending, Incoming, News, Session, Settings, Turns, Upstream, drive,
+    serve,
 };
 use strait_wire::{Announced, Announcement, Hello, Reason, Refusal, Service, Side};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use crate::link::Received;
 
 /// What every session of a node shares.
 pub(crate) struct Hub {
@@ -165,7 +164,7 @@ impl Hub {
     pub(crate) async fn run(
         self: &Arc<Self>,
         session: Session,
-        incoming: Received,
+        incoming: impl Incoming,
         allowed: Allowed,
     ) -> Ending {
         let upstream: Arc<dyn Upstream> = self.dispatch.clone();
@@ -286,17 +285,95 @@ fn tell(answer: &Announced) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use strait_engine::{LinkError, Protocol, Record, Recorder};
+    use strait_wire::Frame;
+
     use super::*;
+    use crate::link::Received;
 
     fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
         size_of::<F>()
     }
 
+    /// What a peer says all at once, before it is gone.
+    struct Said(VecDeque<Frame>);
+
+    impl Incoming for Said {
+        async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+            Ok(self.0.pop_front())
+        }
+    }
+
+    struct NoRecords;
+
+    impl Recorder for NoRecords {
+        fn started(&self, _: Protocol) {}
+        fn finished(&self, _: &Record) {}
+    }
+
+    fn hub() -> Hub {
+        let directory = Arc::new(Directory::new(Vec::new(), Duration::ZERO));
+        let (settings, session_budget) = (Settings::default(), 1 << 20);
+        let drain = Duration::ZERO;
+        Hub {
+            role: "server",
+            name: "test".to_owned(),
+            instance: bytes::Bytes::new(),
+            dispatch: Arc::new(Dispatch::new(directory.clone(), Arc::new(NoRecords), 100)),
+            directory,
+            terms: ArcSwap::from_pointee(Terms {
+                settings,
+                session_budget,
+                addresses: Vec::new(),
+                drain,
+            }),
+            budget: Budget::new(1 << 20),
+            turns: Turns::NONE,
+            tasks: TaskTracker::new(),
+            links: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            started: Instant::now(),
+            sessions: Mutex::default(),
+            connections: AtomicU64::new(0),
+            tunnels: AtomicU64::new(0),
+            reloads: AtomicU64::new(0),
+            reloads_refused: AtomicU64::new(0),
+            violations: AtomicU64::new(0),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_offered_with_the_last_breath_is_withdrawn_too() {
+        let hub = Arc::new(hub());
+        let session = hub.open("peer", Side::Listener, "here".to_owned());
+        let service = Service { name: "web".to_owned(), ..Service::default() };
+        let said = [
+            Frame::Hello(Box::new(Hello { version_min: 1, version_max: 1, ..Hello::default() })),
+            Frame::Announce(Announcement { revision: 1, services: vec![service] }),
+        ];
+        let heard = Arc::new(AtomicU64::new(0));
+        let counter = heard.clone();
+        let allowed = Box::new(move |_: &str| counter.fetch_add(1, Ordering::Relaxed) == 0);
+        let ending = hub.run(session, Said(said.into()), allowed).await;
+        assert!(matches!(ending, Ending::Lost(_)), "{ending:?}");
+        // Whatever is still to run has its turn.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(heard.load(Ordering::Relaxed), 1, "it was offered");
+        // The route may wait for the peer to come back.
+        let tunnels: usize = hub.directory.lines().iter().map(|route| route.tunnels).sum();
+        assert_eq!(tunnels, 0, "nobody is there who serves it");
+    }
+
     #[test]
     fn the_task_of_a_tunnel_is_small() {
-        let tunnel = size(|(hub, session, incoming, allowed): (&'static Arc<Hub>, _, _, _)| {
-            hub.run(session, incoming, allowed)
-        });
+        let tunnel =
+            size(|(hub, session, incoming, allowed): (&'static Arc<Hub>, _, Received, _)| {
+                hub.run(session, incoming, allowed)
+            });
         println!("bytes of a task: a tunnel {tunnel}");
         assert!(tunnel <= 1280, "{tunnel}");
     }

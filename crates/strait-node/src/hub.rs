@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use strait_engine::{
     Budget, Directory, Dispatch, Ending, Incoming, News, Session, Settings, Turns, Upstream, drive,
     serve,
@@ -18,7 +19,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct Hub {
     pub(crate) role: &'static str,
     pub(crate) name: String,
-    pub(crate) instance: bytes::Bytes,
+    pub(crate) instance: Bytes,
     pub(crate) directory: Arc<Directory>,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) terms: ArcSwap<Terms>,
@@ -79,6 +80,41 @@ impl Peer {
 pub(crate) type Allowed = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl Hub {
+    /// Of a node that has begun just now, and has no session yet.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub(crate) fn new(
+        role: &'static str,
+        name: String,
+        instance: Bytes,
+        directory: Arc<Directory>,
+        dispatch: Arc<Dispatch>,
+        terms: Terms,
+        budget: Budget,
+    ) -> Hub {
+        Hub {
+            role,
+            name,
+            instance,
+            directory,
+            dispatch,
+            terms: ArcSwap::from_pointee(terms),
+            budget,
+            turns: Turns::start(),
+            tasks: TaskTracker::new(),
+            links: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            started: Instant::now(),
+            sessions: Mutex::default(),
+            connections: AtomicU64::new(0),
+            tunnels: AtomicU64::new(0),
+            reloads: AtomicU64::new(0),
+            reloads_refused: AtomicU64::new(0),
+            violations: AtomicU64::new(0),
+        }
+    }
+
     /// A new session with the authenticated peer `name`.
     pub(crate) fn open(&self, name: &str, side: Side, address: String) -> Session {
         let hello = Hello {
@@ -315,33 +351,12 @@ mod tests {
 
     fn hub() -> Hub {
         let directory = Arc::new(Directory::new(Vec::new(), Duration::ZERO));
+        let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(NoRecords), 100));
         let (settings, session_budget) = (Settings::default(), 1 << 20);
-        let drain = Duration::ZERO;
-        Hub {
-            role: "server",
-            name: "test".to_owned(),
-            instance: bytes::Bytes::new(),
-            dispatch: Arc::new(Dispatch::new(directory.clone(), Arc::new(NoRecords), 100)),
-            directory,
-            terms: ArcSwap::from_pointee(Terms {
-                settings,
-                session_budget,
-                addresses: Vec::new(),
-                drain,
-            }),
-            budget: Budget::new(1 << 20),
-            turns: Turns::NONE,
-            tasks: TaskTracker::new(),
-            links: TaskTracker::new(),
-            draining: CancellationToken::new(),
-            started: Instant::now(),
-            sessions: Mutex::default(),
-            connections: AtomicU64::new(0),
-            tunnels: AtomicU64::new(0),
-            reloads: AtomicU64::new(0),
-            reloads_refused: AtomicU64::new(0),
-            violations: AtomicU64::new(0),
-        }
+        let terms =
+            Terms { settings, session_budget, addresses: Vec::new(), drain: Duration::ZERO };
+        let (name, budget) = ("test".to_owned(), Budget::new(1 << 20));
+        Hub::new("server", name, Bytes::new(), directory, dispatch, terms, budget)
     }
 
     #[tokio::test]

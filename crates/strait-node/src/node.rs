@@ -3,11 +3,11 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use strait_edge::ProxyProtocol;
 use strait_engine::{Budget, Directory, Dispatch, Recorder, Upstream};
 use strait_wire::Reason;
@@ -15,8 +15,6 @@ use tokio::net::TcpListener;
 use tokio::sync;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::client::Client;
 use crate::config::{Config, Role};
@@ -201,26 +199,10 @@ fn hub(
         Role::Client(dial) => ("client", dial.id.clone()),
     };
     let instance = getrandom::u64().map_err(|e| StartError(format!("no randomness: {e}")))?;
-    Ok(Hub {
-        role,
-        name,
-        instance: bytes::Bytes::copy_from_slice(&instance.to_be_bytes()),
-        directory,
-        dispatch,
-        terms: ArcSwap::from_pointee(setup.terms(config, addresses)),
-        budget: Budget::new(config.limits.process_budget as usize),
-        turns: strait_engine::Turns::start(),
-        tasks: TaskTracker::new(),
-        links: TaskTracker::new(),
-        draining: CancellationToken::new(),
-        started: Instant::now(),
-        sessions: Mutex::default(),
-        connections: AtomicU64::new(0),
-        tunnels: AtomicU64::new(0),
-        reloads: AtomicU64::new(0),
-        reloads_refused: AtomicU64::new(0),
-        violations: AtomicU64::new(0),
-    })
+    let instance = Bytes::copy_from_slice(&instance.to_be_bytes());
+    let terms = setup.terms(config, addresses);
+    let budget = Budget::new(config.limits.process_budget as usize);
+    Ok(Hub::new(role, name, instance, directory, dispatch, terms, budget))
 }
 
 /// The only thing in which the two roles differ.

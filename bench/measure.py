@@ -61,8 +61,8 @@ class Cost:
     """CPU seconds of the load generator."""
     others: float
     """Cores that were taken from outside."""
-    idle: float
-    """Cores that nobody used."""
+    idle: float | None
+    """Cores that nobody used; None where it was too short to be seen."""
 
     @property
     def generator_cores(self) -> float:
@@ -91,7 +91,7 @@ class Meter:
         # The generator is a child that was waited for, so it is in the bench's own time.
         # In next to no time there is nothing to be seen but the coarseness of the clock.
         if seconds <= 0.1:
-            return Cost(seconds, tunnel, generator, 0.0, 0.0)
+            return Cost(seconds, tunnel, generator, 0.0, None)
         spent = machine() - self.machine
         others = max(0.0, spent - tunnel - bench) / seconds
         return Cost(seconds, tunnel, generator, others, max(0.0, os.cpu_count() - spent / seconds))

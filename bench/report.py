@@ -91,7 +91,8 @@ def _details(cells: Cells, workload, names: list[str]) -> str:
     for name in names:
         costs = [cost for _, cost in cells.rounds.get((workload.name, name), [])]
         others = f"{max(cost.others for cost in costs):.2f}" if costs else "-"
-        idle = f"{statistics.median(cost.idle for cost in costs):.2f}" if costs else "-"
+        seen = [cost.idle for cost in costs if cost.idle is not None]
+        idle = f"{statistics.median(seen):.2f}" if seen else "-"
         row = [name, *(_spread(cells, workload.name, name, figure) for figure in figures), idle, others]
         rows.append([*row, _notes(cells, workload.name, name)])
     return f"### {workload.title}\n\n{_table(rows)}"

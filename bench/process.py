@@ -15,6 +15,10 @@ import time
 from measure import family
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))
+
+from ports import free_port  # noqa: E402, F401
+
 TOOLS = ROOT / "bench" / ".tools"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "release"
 STRAIT = os.environ.get("STRAIT_BIN") or str(TARGET / "strait")
@@ -25,13 +29,6 @@ _running: list["Process"] = []
 
 class Failed(Exception):
     """Something that the bench needs did not work; the message says what to do."""
-
-
-def free_port() -> int:
-    """A port of the loopback that was free a moment ago."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Process:

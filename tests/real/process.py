@@ -5,27 +5,15 @@ import contextlib
 import os
 import pathlib
 import signal
-import socket
 import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 OUT = HERE / "out"
+sys.path.append(str(HERE.parent))
 
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port nobody listens on now and that this run has not given out before."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
-    raise RuntimeError("no free port after 100 tries")
+from ports import free_port  # noqa: E402
 
 
 async def until(what: str, check, seconds: float = 10.0, pause: float = 0.02):

@@ -12,25 +12,25 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A bench that runs; it ends when this is dropped.
-struct Bench(Child);
+/// A process that runs; it ends when this is dropped.
+struct Running(Child);
 
-impl Drop for Bench {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn start(words: &str) -> Bench {
+fn start(words: &str) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strait"));
     command.arg("bench").args(words.split_whitespace()).stdin(Stdio::null());
     // What the shell has set must not reach the nodes of a bench.
     command.env("STRAIT_ADMIN", "off").env("STRAIT_LISTEN", "127.0.0.1:1");
-    Bench(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
-fn ended(bench: &mut Bench) -> ExitStatus {
+fn ended(bench: &mut Running) -> ExitStatus {
     let end = Instant::now() + LIMIT;
     while Instant::now() < end {
         if let Some(status) = bench.0.try_wait().unwrap() {
@@ -95,14 +95,18 @@ fn isolation_measures_both_phases_and_leaves_nothing_behind() {
     all_gone(&admins(&told));
 }
 
-/// A free port, for a backend that others must be able to find.
+/// A free port, for a backend that others must be able to find. It lies below those that the kernel
+/// gives to the near ends of connections, and so is still free when the backend listens there.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let first = 10_000 + (std::process::id() % 20_000) as u16;
+    (first..).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 #[test]
 fn peers_are_measured_in_turn_over_tls_and_a_picture_is_written() {
-    let (port, own) = (free_port(), std::process::id());
+    // Stands for a peer's process. Not this one: other tests start processes of it that end.
+    let peer = Running(Command::new("sleep").arg("60").spawn().unwrap());
+    let (port, own) = (free_port(), peer.0.id());
     let svg = std::env::temp_dir().join(format!("strait-bench-test-{own}.svg"));
     // The backend itself is a peer whose address is known.
     let (status, printed, told) = run(&format!(

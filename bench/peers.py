@@ -65,8 +65,8 @@ def direct(peer: Peer, target: int) -> None:
     peer.http = peer.grpc = f"127.0.0.1:{target}"
 
 
-def strait(peer: Peer, target: int, tls: bool, wrap=lambda words: words) -> None:
-    """Server and client; `wrap` makes the command that runs a command."""
+def strait(peer: Peer, target: int, tls: bool, wrap=lambda words: words, tunnels: int = 1) -> None:
+    """Server and client; `wrap` makes the command that runs a command. With several tunnels each has a thread."""
     entry, tunnel = free_port(), free_port()
     peer.http = peer.grpc = f"127.0.0.1:{entry}"
     peer.binary = pathlib.Path(STRAIT)
@@ -74,6 +74,9 @@ def strait(peer: Peer, target: int, tls: bool, wrap=lambda words: words) -> None
     env = {"STRAIT_TOKEN": TOKEN, "STRAIT_STATE": str(peer.folder)}
     server = [STRAIT, "server", "--listen", peer.http, "--tunnel", f"127.0.0.1:{tunnel}", *common]
     client = [STRAIT, "client", "--server", f"{'https' if tls else 'http'}://127.0.0.1:{tunnel}", *common]
+    if tunnels > 1:
+        server += ["--threads", str(tunnels)]
+        client += ["--threads", str(tunnels), "--tunnels", str(tunnels)]
     if tls:
         certificate(peer.folder)
         server += ["--tls-cert", peer.folder / "cert.pem", "--tls-key", peer.folder / "key.pem"]
@@ -269,6 +272,8 @@ PEERS = {
     "direct": Kind(direct),
     "strait": Kind(lambda peer, target: strait(peer, target, False)),
     "strait-tls": Kind(lambda peer, target: strait(peer, target, True), ("openssl",)),
+    "strait-2": Kind(lambda peer, target: strait(peer, target, False, tunnels=2)),
+    "strait-2-tls": Kind(lambda peer, target: strait(peer, target, True, tunnels=2), ("openssl",)),
     "nginx": Kind(nginx, ("nginx",)),
     "nginx-2-tls": Kind(nginx_twice, ("nginx", "openssl")),
     "haproxy": Kind(haproxy, ("haproxy",)),

@@ -150,7 +150,7 @@ def markdown(cells: Cells, workloads: list, names: list[str], marked: set[str], 
     return text + "\n".join(parts)
 
 
-COLOURS = {"strait": "#0072b2", "strait-tls": "#56b4e9", "direct": "#666666"}
+COLOURS = {"strait": "#0072b2", "strait-tls": "#56b4e9", "strait-2": "#004c73", "strait-2-tls": "#a6d8f5", "direct": "#666666"}
 OTHER = "#b9bec5"
 BAR, WIDTH, LABEL = 18, 760, 120
 

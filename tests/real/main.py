@@ -25,11 +25,13 @@ from world import Backends, World  # noqa: E402
 # In this order: what everything else rests on first.
 MODULES = (
     "http_basics", "http_edges", "expect", "http_rules", "smuggling", "websocket", "websocket_h2", "grpc_calls", "peer", "peer_life",
-    "interop", "browser", "etcd", "scenario", "load", "memory", "budget", "isolation", "cancel", "floods", "observe", "security",
+    "interop", "browser", "etcd", "scenario", "load", "tunnels", "memory", "budget", "isolation", "cancel", "floods", "observe", "security",
     "proxies", "visitors",
     "life", "reload", "faults", "startup", "demo",
 )
 MODES = ("direct", "server-entry", "client-entry", "once")
+# All that holds with one tunnel holds with several, too.
+TUNNELS = {"direct": 1, "server-entry": 1, "client-entry": 2}
 
 
 async def attempt(case, test: Test) -> str:
@@ -97,7 +99,7 @@ async def suite(modes, words) -> int:
         world = None
         if mode != "once":
             try:
-                world = await World.start(mode, backends)
+                world = await World.start(mode, backends, tunnels=TUNNELS[mode])
             except AssertionError as error:
                 result.failed += len(chosen)
                 result.broken.append(f"{mode}: {len(chosen)} cases, the tunnel did not come up")
@@ -112,7 +114,7 @@ async def suite(modes, words) -> int:
                         print(f"FAIL  {mode}: the {side} ended by itself\n{node.tail(40)}")
                         result.failed += 1
                         await world.pair.down()
-                        world = await World.start(mode, backends)
+                        world = await World.start(mode, backends, tunnels=TUNNELS[mode])
                         break
         if world:
             await world.stop()

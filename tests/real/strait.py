@@ -39,7 +39,7 @@ class Service:
 
 @dataclass
 class Pair:
-    """A server and a client, joined by one tunnel."""
+    """A server and a client, joined by one tunnel or several."""
 
     name: str
     behind_client: list[Service] = field(default_factory=list)
@@ -48,6 +48,10 @@ class Pair:
     client_flags: list[str] = field(default_factory=list)
     token: str = TOKEN
     tls: bool = False
+    # At once; both sides have a thread for each.
+    tunnels: int = 1
+    # Where the client dials, if that is not the server's own port.
+    dial: int = 0
     # Text of a configuration file beside the flags: limits and timeouts.
     settings: str = ""
     client_settings: str = ""
@@ -83,6 +87,8 @@ class Pair:
             file = OUT / f"{self.name}-{side}.toml"
             file.write_text(f"[{side}]\n{settings}")
             common += ["--config", str(file)]
+        if self.tunnels > 1:
+            common += ["--threads", str(self.tunnels)]
         if side == "server":
             words = [*entry, "--tunnel", f"127.0.0.1:{self.tunnel}"]
             words += ["--token", self.token] + ([] if self.tls else ["--no-tls"])
@@ -91,7 +97,8 @@ class Pair:
                 words += ["--expose", *service.words()]
         else:
             scheme = "https" if self.tls else "http"
-            words = ["--server", f"{scheme}://127.0.0.1:{self.tunnel}", "--token", self.token]
+            words = ["--server", f"{scheme}://127.0.0.1:{self.dial or self.tunnel}", "--token", self.token]
+            words += ["--tunnels", str(self.tunnels)] if self.tunnels > 1 else []
             words += entry + common + self.client_flags
             words += [word for service in self.behind_client for word in service.words()]
         return [str(BIN), side, *words]
@@ -111,14 +118,14 @@ class Pair:
         return self
 
     async def joined(self, seconds: float = 10) -> None:
-        """Waits until both sides know of the tunnel between them."""
+        """Waits until both sides know of the tunnels between them."""
         for side in ("server", "client"):
             await self.ready(side, seconds)
 
             async def check(side=side):
-                return len((await self.status(side))["sessions"]) == 1
+                return len((await self.status(side))["sessions"]) == self.tunnels
 
-            await until(f"the {side} has one tunnel", check, seconds)
+            await until(f"the {side} has {self.tunnels} tunnels", check, seconds)
 
     async def ready(self, side: str, seconds: float = 10) -> None:
         """Waits until one side says that it is ready."""

@@ -2,7 +2,7 @@
 
 direct        visitor -> backend: proves the case itself
 server-entry  visitor -> server's port = tunnel = client -> backend
-client-entry  visitor -> client's port = tunnel = server -> backend
+client-entry  visitor -> client's port = two tunnels = server -> backend
 """
 
 import json

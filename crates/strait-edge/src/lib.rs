@@ -8,6 +8,7 @@
 
 mod activity;
 mod allowance;
+mod arriving;
 mod backend;
 #[doc(hidden)]
 pub mod check;
@@ -34,6 +35,7 @@ mod unless;
 mod visit;
 mod websocket;
 
+pub use arriving::Arriving;
 pub use backend::Backend;
 pub use dial::{AddressError, BackendAddress, Place, Scheme};
 pub use grpc::web_cors::Cors;

@@ -14,14 +14,16 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use strait_engine::Upstream;
+use strait_engine::{Upstream, Workers};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::activity::{Activity, Verdict};
 use crate::allowance::Allowance;
+use crate::arriving::Arriving;
 use crate::detect::{self, Version};
 use crate::grpc::web_cors::Cors;
 use crate::http::outgoing::Outgoing;
@@ -65,12 +67,17 @@ struct Shared {
 impl Tasks {
     /// Runs `task` until it ends or the entry is dropped.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(&Handle::current(), task);
+    }
+
+    fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
         let Tasks(shared) = self.clone();
         // Boxed, because a future that is handed on is otherwise held once for each hand.
         let mut task = Box::pin(task);
-        self.0.tracker.spawn(async move {
+        let task = async move {
             let _ = unless(task.as_mut(), pin!(shared.kill.cancelled())).await;
-        });
+        };
+        self.0.tracker.spawn_on(task, runtime);
     }
 
     /// Cancelled when the entry accepts no more and what it has shall end.
@@ -87,13 +94,18 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     }
 }
 
-/// Serves `entry` on `listener`. It can be exchanged for another: requests that begin then are
-/// served by the new one, also on connections that were there before; timeouts and buffers of
-/// a connection stay as they were. When `drain` is cancelled it accepts no more, lets every
-/// connection finish the requests it has, closes WebSockets with code 1001, and returns
-/// when all are done; the caller bounds that time. Dropping the future ends everything at
-/// once.
-pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: CancellationToken) {
+/// Serves `entry` on `listener`, each connection on one of the `workers`. It can be exchanged for
+/// another: requests that begin then are served by the new one, also on connections that were
+/// there before; timeouts and buffers of a connection stay as they were. When `drain` is cancelled
+/// it accepts no more, lets every connection finish the requests it has, closes WebSockets with
+/// code 1001, and returns when all are done; the caller bounds that time. Dropping the future ends
+/// everything at once.
+pub async fn serve(
+    listener: TcpListener,
+    entry: Arc<ArcSwap<Entry>>,
+    workers: Workers,
+    drain: CancellationToken,
+) {
     tune(&listener);
     let (tracker, kill) = (TaskTracker::new(), CancellationToken::new());
     let _end_all = kill.clone().drop_guard();
@@ -106,10 +118,16 @@ pub async fn serve(listener: TcpListener, entry: Arc<ArcSwap<Entry>>, drain: Can
             () = drain.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((tcp, peer)) => {
+        let placed =
+            accepted.and_then(|(tcp, peer)| Ok((Arriving::new(tcp, workers.visitor())?, peer)));
+        match placed {
+            Ok((arriving, peer)) => {
                 pause = FIRST_PAUSE;
-                tasks.spawn(connection(tcp, peer, entry.clone(), tasks.clone()));
+                let (runtime, entry, of_entry) = (arriving.runtime(), entry.clone(), tasks.clone());
+                tasks.spawn_on(&runtime, async move {
+                    let Ok((tcp, _seat)) = arriving.arrive() else { return };
+                    connection(tcp, peer, entry, of_entry).await;
+                });
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -1,4 +1,5 @@
-//! Connections to one backend.
+//! Connections to one backend. Each is used by requests of one worker only: a connection is woken
+//! by its runtime, and from elsewhere each of its bytes would wake two threads.
 
 mod http1;
 mod http2;

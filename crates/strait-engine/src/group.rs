@@ -8,7 +8,11 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::carry::carry;
-use crate::{Answer, Carried, Exchange, Failure, Fault, Session, Upstream};
+use crate::{Answer, Carried, Exchange, Failure, Fault, Session, Upstream, here};
+
+/// A tunnel of another worker costs twice as much for each request, and the waking of a thread that
+/// may sleep: as much as waiting behind so many requests.
+const AWAY: usize = 8;
 
 /// The tunnels that offer one service.
 pub(crate) struct Group {
@@ -59,17 +63,22 @@ impl Group {
         self.members().sessions.len()
     }
 
-    /// The member with the fewest requests open, other than `tried`; of equals the one
-    /// whose turn it is.
+    /// The member, other than `tried`, that carries one more request at the least cost; of equals
+    /// the one whose turn it is.
     fn choose(&self, tried: &[Session]) -> Option<Session> {
         let mut members = self.members();
         let count = members.sessions.len();
         members.turn = members.turn.wrapping_add(1);
         let turn = members.turn;
         let order = (0..count).map(|i| &members.sessions[(turn + i) % count]);
+        let place = if count == 1 { None } else { here() };
+        let cost = |session: &Session| match session.pending() {
+            pending if session.is_at(place) => pending,
+            pending => AWAY + 2 * pending,
+        };
         order
             .filter(|session| !session.is_closed() && !tried.iter().any(|t| t.is(session)))
-            .min_by_key(|session| if count == 1 { 0 } else { session.pending() })
+            .min_by_key(|session| if count == 1 { 0 } else { cost(session) })
             .cloned()
     }
 
@@ -110,5 +119,53 @@ impl Group {
 impl Upstream for Group {
     fn carry(&self, exchange: Exchange) -> Carried<'_> {
         Box::pin(self.carry_on(exchange))
+    }
+}
+
+#[cfg(all(test, not(interleavings)))]
+mod tests {
+    use std::slice;
+    use std::sync::Arc;
+
+    use strait_wire::Protocol;
+
+    use super::*;
+    use crate::Workers;
+    use crate::doubles::{opening, session};
+
+    #[tokio::test]
+    async fn a_request_stays_on_its_worker_unless_that_has_much_more_to_do() {
+        let (workers, _threads) = Workers::start(2).unwrap();
+        let [_, there] = [workers.tunnel(), workers.tunnel()];
+        let near = session("near");
+        let far = there.runtime().spawn(async { session("far") }).await.unwrap();
+        let group = Arc::new(Group::new(Duration::ZERO));
+        group.join(&far);
+        group.join(&near);
+        let twice = |wanted| (0..2).all(|_| group.choose(&[]).unwrap().is(wanted));
+        for open in 0..=AWAY {
+            assert!(open == AWAY || twice(&near), "whosever turn it is, with {open} open");
+            near.with(|core| core.mux.open(opening(), Protocol::Http, true)).unwrap();
+        }
+        assert!(twice(&far));
+        assert!(group.choose(slice::from_ref(&far)).unwrap().is(&near), "the other was tried");
+        let elsewhere = group.clone();
+        let chosen = there.runtime().spawn(async move { elsewhere.choose(&[]).unwrap() });
+        assert!(chosen.await.unwrap().is(&far));
+    }
+
+    #[test]
+    fn of_one_worker_all_have_their_turns_and_the_idlest_goes_first() {
+        let group = Group::new(Duration::ZERO);
+        let all = ["a", "b", "c"].map(session);
+        all.iter().for_each(|session| group.join(session));
+        let mut chosen: Vec<_> =
+            (0..3).map(|_| group.choose(&[]).unwrap().name().clone()).collect();
+        chosen.sort();
+        assert_eq!(chosen, ["a", "b", "c"].map(Arc::from));
+        for busy in &all[..2] {
+            busy.with(|core| core.mux.open(opening(), Protocol::Http, true)).unwrap();
+        }
+        assert!((0..3).all(|_| group.choose(&[]).unwrap().is(&all[2])));
     }
 }

@@ -17,6 +17,7 @@ use strait_wire::{
     ResponseHead, Side, StreamFrame, StreamNo,
 };
 
+use crate::doubles::{self, opening};
 use crate::stream::{StreamReader, StreamWriter};
 use crate::{Body, Session, Share, Turns};
 
@@ -27,51 +28,15 @@ fn every_order(body: impl Fn() + Send + Sync + 'static) {
     model.check(body);
 }
 
-fn hello() -> Hello {
-    Hello {
-        version_min: 1,
-        version_max: 1,
-        initial_credit: 64,
-        max_piece: 1 << 16,
-        max_requests: 10,
-        ..Hello::default()
-    }
-}
-
 /// A session whose peer has said Hello, and which has said its own.
 fn session() -> Session {
-    let settings = Settings::default();
-    let budget = Budget::new(1 << 24);
-    let session = Session::new("peer".into(), Side::Dialer, settings, budget, hello(), Turns::NONE);
-    session.receive(Frame::Hello(Box::new(hello()))).unwrap();
+    let session = doubles::session("peer");
     assert!(matches!(block_on(next_frame(&session)), Some(Frame::Hello(_))));
     session
 }
 
 fn next_frame(session: &Session) -> impl Future<Output = Option<Frame>> {
     poll_fn(|cx| session.poll_frame(cx))
-}
-
-fn opening() -> Opening {
-    let head = RequestHead {
-        method: Method::GET,
-        scheme: Scheme::HTTP,
-        authority: Bytes::from_static(b"a"),
-        path: Bytes::from_static(b"/"),
-        headers: HeaderMap::new(),
-    };
-    Opening {
-        id: Some(RequestId::new()),
-        client_id: String::new(),
-        trace: Arc::default(),
-        deadline: None,
-        hops: 0,
-        urgency: 3,
-        service: Arc::default(),
-        answer_credit: 1 << 16,
-        awaits_continue: false,
-        head: Arc::new(head),
-    }
 }
 
 /// Opens a request and sends its head.

@@ -5,6 +5,8 @@ mod carry;
 mod clock;
 mod directory;
 mod dispatch;
+#[cfg(test)]
+mod doubles;
 mod driver;
 mod exchange;
 pub mod fault;
@@ -23,6 +25,7 @@ mod sync;
 mod turns;
 mod upstream;
 mod visitors;
+mod workers;
 
 pub use body::{Body, BoxBody, EmptyBody, collect_small, next_part};
 pub use carry::serve;
@@ -39,6 +42,7 @@ pub use session::{News, Session};
 pub use share::Share;
 pub use turns::Turns;
 pub use upstream::{Carried, Failure, Upstream};
+pub use workers::{Seat, Threads, Workers, here, runtime};
 
 pub use strait_mux::{Budget, Fatal, Refusals, Settings, Stats};
 pub use strait_wire::{

@@ -182,22 +182,8 @@ fn check(service: &Service) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use strait_mux::{Budget, Settings};
-    use strait_wire::{Hello, Side};
-
     use super::*;
-
-    fn session(owner: &str) -> Session {
-        let budget = Budget::new(1 << 20);
-        Session::new(
-            owner.into(),
-            Side::Listener,
-            Settings::default(),
-            budget,
-            Hello::default(),
-            crate::Turns::NONE,
-        )
-    }
+    use crate::doubles::session;
 
     fn service(name: &str, host: &str, path: &str, protocols: &[Protocol]) -> Service {
         Service {

@@ -10,10 +10,11 @@ use strait_mux::{Budget, Event, Fatal, Mux, NumberMap, Settings, Stats};
 use strait_wire::{
     Announced, Announcement, Frame, GoAway, Hello, Opening, Protocol, Reason, Side, StreamNo,
 };
+use tokio::runtime::Id;
 
 use crate::clock::now;
 use crate::sync::{Mutex, MutexGuard};
-use crate::{Refusal, Turns};
+use crate::{Refusal, Turns, here};
 
 /// A handle to one live tunnel. Clones share it.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct Session {
 
 struct Shared {
     name: Arc<str>,
+    /// The runtime on which it was made, which moves its frames.
+    home: Option<Id>,
     turns: Turns,
     core: Mutex<Core>,
 }
@@ -98,7 +101,8 @@ impl Wakes {
 
 impl Session {
     /// A session of the peer `name`, whose identity was authenticated, whose bodies are moved
-    /// in `turns`. It lives as long as someone moves its frames; see [`drive`](crate::drive).
+    /// in `turns`. It lives as long as someone moves its frames; see [`drive`](crate::drive). That
+    /// is best done on the runtime on which it is made, and whatever else it gives rise to as well.
     pub fn new(
         name: Arc<str>,
         side: Side,
@@ -120,12 +124,17 @@ impl Session {
             refusal: None,
             drained: None,
         };
-        Session { shared: Arc::new(Shared { name, turns, core: Mutex::new(core) }) }
+        Session { shared: Arc::new(Shared { name, home: here(), turns, core: Mutex::new(core) }) }
     }
 
     /// The authenticated name of the peer.
     pub fn name(&self) -> &Arc<str> {
         &self.shared.name
+    }
+
+    /// Whether its frames are moved on the runtime `place`.
+    pub(crate) fn is_at(&self, place: Option<Id>) -> bool {
+        self.shared.home == place
     }
 
     /// The line in which those who move its bodies take turns.

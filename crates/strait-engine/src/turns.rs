@@ -45,15 +45,20 @@ impl Turns {
     /// that move what is short and what is long alike.
     pub const NONE: Turns = Turns(None);
 
-    /// The line of the current runtime: as many go on in a round as it has threads. It ends
-    /// with the last handle.
-    ///
-    /// # Panics
-    /// Outside of a runtime.
-    pub fn start() -> Turns {
-        let (turns, usher) = Turns::line(Handle::current().metrics().num_workers());
-        tokio::spawn(usher);
+    /// A line on `runtime`: as many go on in a round as that has threads. It ends with the last
+    /// handle.
+    pub fn start(runtime: &Handle) -> Turns {
+        let (turns, usher) = Turns::line(runtime.metrics().num_workers());
+        runtime.spawn(usher);
         turns
+    }
+
+    #[cfg(all(test, not(interleavings)))]
+    pub(crate) fn is(&self, other: &Turns) -> bool {
+        match (&self.0, &other.0) {
+            (Some(this), Some(other)) => Arc::ptr_eq(this, other),
+            _ => false,
+        }
     }
 
     /// A line, and the task that lets `width` of it go on at a time.
@@ -197,7 +202,7 @@ mod tests {
     async fn a_short_task_waits_for_one_share_however_many_are_busy() {
         const BUSY: usize = 8;
         const SHORT: usize = usize::MAX;
-        let (turns, log) = (Turns::start(), Arc::<Mutex<Vec<usize>>>::default());
+        let (turns, log) = (Turns::start(&Handle::current()), Arc::<Mutex<Vec<usize>>>::default());
         let busy: Vec<_> = (0..BUSY)
             .map(|name| tokio::spawn(greedy(turns.clone(), name, 200, Arc::clone(&log))))
             .collect();
@@ -242,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_without_handles_ends() {
-        let turns = Turns::start();
+        let turns = Turns::start(&Handle::current());
         let line = Arc::downgrade(turns.0.as_ref().unwrap());
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;

@@ -1,13 +1,14 @@
-//! A client's side of the tunnel: dialling, for ever.
+//! A client's side of its tunnels: dialling, for ever.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use strait_engine::{Ending, Session};
 use strait_wire::{Reason, Side};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ServerUrl;
@@ -21,13 +22,21 @@ const PROVEN: Duration = Duration::from_secs(1);
 /// The authenticated name of the peer: whoever holds the server's certificate.
 const SERVER: &str = "server";
 
-/// Keeps one tunnel to the server alive.
+/// Keeps the tunnels to the server alive.
 pub(crate) struct Client {
     hub: Arc<Hub>,
     dialer: ArcSwap<Dialer>,
+    tunnels: Vec<Tunnel>,
+    once: bool,
+}
+
+/// One of the tunnels.
+struct Tunnel {
+    number: u32,
     /// Another server, or other credentials: what stands is given up for what can be had now.
     redial: Notify,
-    once: bool,
+    /// Whether it was up at any time.
+    was_up: AtomicBool,
 }
 
 /// How an attempt ended.
@@ -40,30 +49,53 @@ enum Attempt {
 }
 
 impl Client {
-    /// A client that dials as `dialer` says; `once`: the first failure ends it.
-    pub(crate) fn new(hub: Arc<Hub>, dialer: Arc<Dialer>, once: bool) -> Client {
-        Client { hub, dialer: ArcSwap::new(dialer), redial: Notify::new(), once }
+    /// A client that dials so many tunnels as `dialer` says; `once`: the first failure ends it.
+    pub(crate) fn new(hub: Arc<Hub>, dialer: Arc<Dialer>, tunnels: u32, once: bool) -> Client {
+        let tunnel = |number| {
+            let (redial, was_up) = (Notify::new(), AtomicBool::new(false));
+            Tunnel { number, redial, was_up }
+        };
+        let tunnels = (0..tunnels).map(tunnel).collect();
+        Client { hub, dialer: ArcSwap::new(dialer), tunnels, once }
     }
 
-    /// Dials in another way from now on. With `redial` at once, and the tunnel that stands is
+    /// Dials in another way from now on. With `redial` at once, and the tunnels that stand are
     /// retired.
     pub(crate) fn replace(&self, dialer: Arc<Dialer>, redial: bool) {
         self.dialer.store(dialer);
         if redial {
-            self.redial.notify_one();
+            self.tunnels.iter().for_each(|tunnel| tunnel.redial.notify_one());
         }
     }
 
-    /// Dials until `stop`.
+    /// Dials until `stop`, each tunnel on a worker of its own as far as there are workers.
     ///
     /// # Errors
     /// With `once`: what the first attempt failed at.
-    pub(crate) async fn run(&self, stop: CancellationToken) -> Result<(), String> {
+    pub(crate) async fn run(self: &Arc<Self>, stop: CancellationToken) -> Result<(), String> {
+        let mut all = JoinSet::new();
+        for number in 0..self.tunnels.len() {
+            let seat = self.hub.workers.tunnel();
+            let (client, stop, runtime) = (self.clone(), stop.clone(), seat.runtime().clone());
+            let keep = async move {
+                let _seat = seat;
+                client.keep(&client.tunnels[number], &stop).await
+            };
+            all.spawn_on(keep, &runtime);
+        }
+        while let Some(ended) = all.join_next().await {
+            ended.map_err(|error| error.to_string())??;
+        }
+        Ok(())
+    }
+
+    /// Keeps one tunnel alive.
+    async fn keep(&self, tunnel: &Tunnel, stop: &CancellationToken) -> Result<(), String> {
         let mut backoff = Backoff::default();
         let mut said = String::new();
         loop {
             let began = Instant::now();
-            let failure = match self.attempt(&stop).await {
+            let failure = match self.attempt(tunnel, stop).await {
                 Attempt::Stopped => return Ok(()),
                 Attempt::Failed(failure) => failure,
                 Attempt::Again => {
@@ -88,21 +120,23 @@ impl Client {
             let pause = backoff.pause(obstacle, getrandom::u64().unwrap_or(u64::MAX / 2));
             // The same trouble is told once, not at every attempt.
             if said != text {
-                tracing::warn!("{text}; trying again");
+                let number = (tunnel.number > 0).then_some(tunnel.number);
+                tracing::warn!(tunnel = number, "{text}; trying again");
                 said = text;
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.redial.notified() => said.clear(),
+                () = tunnel.redial.notified() => said.clear(),
                 () = stop.cancelled() => return Ok(()),
             }
         }
     }
 
     /// One tunnel from beginning to end.
-    async fn attempt(&self, stop: &CancellationToken) -> Attempt {
+    async fn attempt(&self, tunnel: &Tunnel, stop: &CancellationToken) -> Attempt {
         let dialer = self.dialer.load_full();
-        let session = self.hub.open(SERVER, Side::Dialer, dialer.server.authority());
+        let address = dialer.server.authority();
+        let session = self.hub.open(SERVER, Side::Dialer, address, tunnel.number);
         let dialled = tokio::select! {
             dialled = dialer.dial(&session) => dialled,
             () = stop.cancelled() => {
@@ -115,18 +149,21 @@ impl Client {
                 self.hub.discard(&session);
                 Attempt::Failed(error)
             }
-            Ok(incoming) => self.live(session, incoming, &dialer.server, stop).await,
+            Ok(incoming) => self.live(tunnel, session, incoming, &dialer.server, stop).await,
         }
     }
 
     async fn live(
         &self,
+        tunnel: &Tunnel,
         session: Session,
         incoming: crate::link::Received,
         server: &ServerUrl,
         stop: &CancellationToken,
     ) -> Attempt {
         self.hub.tunnels.fetch_add(1, Ordering::Relaxed);
+        let again = u64::from(tunnel.was_up.swap(true, Ordering::Relaxed));
+        self.hub.reconnects.fetch_add(again, Ordering::Relaxed);
         let (hub, live) = (Arc::clone(&self.hub), session.clone());
         // In a task of its own: a draining node still runs it after dialling has stopped.
         let run = self
@@ -135,7 +172,7 @@ impl Client {
             .spawn(async move { hub.run(session, incoming, Box::new(|_| true)).await });
         let ended = tokio::select! {
             ended = run => ended,
-            () = self.redial.notified() => {
+            () = tunnel.redial.notified() => {
                 self.hub.retire(&live);
                 return Attempt::Again;
             }
@@ -148,7 +185,7 @@ impl Client {
             Ending::Goodbye(Some(goaway)) if goaway.reason == Reason::ClientLimit => {
                 DialError::Unwanted(format!(
                     "{server}: another client with the id {} took over; give each its own with --id",
-                    self.hub.name
+                    self.hub.hello.client_id
                 ))
             }
             Ending::Goodbye(Some(goaway)) if !goaway.message.is_empty() => DialError::Other(

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use strait_engine::{
-    Budget, Directory, Dispatch, Ending, Incoming, News, Session, Settings, Turns, Upstream, drive,
-    serve,
+    Budget, Directory, Dispatch, Ending, Incoming, News, Session, Settings, Upstream, Workers,
+    drive, serve,
 };
 use strait_wire::{Announced, Announcement, Hello, Reason, Refusal, Service, Side};
 use tokio::time::timeout;
@@ -17,15 +16,13 @@ use tokio_util::task::TaskTracker;
 
 /// What every session of a node shares.
 pub(crate) struct Hub {
-    pub(crate) role: &'static str,
-    pub(crate) name: String,
-    pub(crate) instance: Bytes,
+    /// What it says of itself on each tunnel.
+    pub(crate) hello: Hello,
     pub(crate) directory: Arc<Directory>,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) terms: ArcSwap<Terms>,
     pub(crate) budget: Budget,
-    /// In which bodies are moved.
-    pub(crate) turns: Turns,
+    pub(crate) workers: Workers,
     /// Exchanges that peers opened.
     pub(crate) tasks: TaskTracker,
     /// Sessions.
@@ -37,6 +34,8 @@ pub(crate) struct Hub {
     pub(crate) connections: AtomicU64,
     /// Tunnels that came up.
     pub(crate) tunnels: AtomicU64,
+    /// Those of a client that were up before.
+    pub(crate) reconnects: AtomicU64,
     /// Reloads of the configuration: put to use, and refused for a mistake.
     pub(crate) reloads: AtomicU64,
     pub(crate) reloads_refused: AtomicU64,
@@ -60,6 +59,8 @@ pub(crate) struct Peer {
     pub(crate) session: Session,
     pub(crate) budget: Budget,
     pub(crate) address: String,
+    /// Which of the client's tunnels it is, from 0.
+    pub(crate) tunnel: u32,
     pub(crate) since: Instant,
     /// `None` until its Hello.
     pub(crate) hello: Option<Arc<Hello>>,
@@ -81,27 +82,21 @@ pub(crate) type Allowed = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl Hub {
     /// Of a node that has begun just now, and has no session yet.
-    ///
-    /// # Panics
-    /// Outside of a runtime.
     pub(crate) fn new(
-        role: &'static str,
-        name: String,
-        instance: Bytes,
+        hello: Hello,
+        workers: Workers,
         directory: Arc<Directory>,
         dispatch: Arc<Dispatch>,
         terms: Terms,
         budget: Budget,
     ) -> Hub {
         Hub {
-            role,
-            name,
-            instance,
+            hello,
             directory,
             dispatch,
             terms: ArcSwap::from_pointee(terms),
             budget,
-            turns: Turns::start(),
+            workers,
             tasks: TaskTracker::new(),
             links: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -109,30 +104,27 @@ impl Hub {
             sessions: Mutex::default(),
             connections: AtomicU64::new(0),
             tunnels: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             reloads_refused: AtomicU64::new(0),
             violations: AtomicU64::new(0),
         }
     }
 
-    /// A new session with the authenticated peer `name`.
-    pub(crate) fn open(&self, name: &str, side: Side, address: String) -> Session {
-        let hello = Hello {
-            role: self.role.to_owned(),
-            client_id: self.name.clone(),
-            instance: self.instance.clone(),
-            connection: self.connections.fetch_add(1, Ordering::Relaxed) + 1,
-            software: concat!("strait/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ..Hello::default()
-        };
+    /// A new session with the authenticated peer `name`, on the current worker; `tunnel`: which
+    /// one of this node's it is.
+    pub(crate) fn open(&self, name: &str, side: Side, address: String, tunnel: u32) -> Session {
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let hello = Hello { connection, tunnel, ..self.hello.clone() };
         let terms = self.terms.load();
         let budget = self.budget.child(terms.session_budget);
-        let (settings, turns) = (terms.settings.clone(), self.turns.clone());
+        let (settings, turns) = (terms.settings.clone(), self.workers.turns().clone());
         let session = Session::new(name.into(), side, settings, budget.clone(), hello, turns);
         let mut peer = Peer {
             session: session.clone(),
             budget,
             address,
+            tunnel,
             since: Instant::now(),
             hello: None,
             revision: 0,
@@ -203,6 +195,7 @@ impl Hub {
         incoming: impl Incoming,
         allowed: Allowed,
     ) -> Ending {
+        let _up = self.workers.tunnel_up();
         let upstream: Arc<dyn Upstream> = self.dispatch.clone();
         tokio::spawn(serve(session.clone(), upstream, self.tasks.clone()));
         // Apart from what is received, which comes far more often than news.
@@ -235,7 +228,9 @@ impl Hub {
                 }
                 session.announced(answer);
             }
-            News::Announced(answer) => tell(&answer),
+            // The first of several tunnels speaks for all.
+            News::Announced(answer) if self.number(session) == 0 => tell(&answer),
+            News::Announced(_) => {}
             News::Leaving(goaway) => {
                 let why = if goaway.message.is_empty() {
                     goaway.reason.as_str()
@@ -270,33 +265,52 @@ impl Hub {
         answer
     }
 
-    /// Notes who the peer is. Of two sessions of one client the newer one stays: by the
-    /// client's own count, because clocks and arrival order tell nothing.
+    /// Notes who the peer is. Of two sessions for one tunnel of a client the newer one stays: by
+    /// the client's own count, because clocks and arrival order tell nothing. Of two processes of
+    /// one client the one that came last stays, with all its tunnels.
     fn welcome(&self, session: &Session, hello: Hello) {
         let hello = Arc::new(hello);
-        let stale: Vec<Session> = self.peers(|peers| {
-            let mut stale = Vec::new();
-            for peer in peers.iter_mut() {
-                if peer.session.is(session) {
-                    peer.hello = Some(Arc::clone(&hello));
-                    continue;
-                }
+        let (tunnel, stale): (_, Vec<Session>) = self.peers(|peers| {
+            let Some(own) = peers.iter_mut().find(|peer| peer.session.is(session)) else {
+                return (0, Vec::new());
+            };
+            own.hello = Some(Arc::clone(&hello));
+            // Who dials numbers them; to who listens the number comes from the peer.
+            own.tunnel = own.tunnel.max(hello.tunnel);
+            let tunnel = own.tunnel;
+            let superseded = |peer: &Peer| {
                 // One that is leaving has made room, and may end what it carries.
-                let Some(known) = peer.hello.as_ref().filter(|_| !peer.leaving) else { continue };
-                if known.client_id == hello.client_id && peer.session.name() == session.name() {
-                    let newer_known =
-                        known.instance == hello.instance && known.connection > hello.connection;
-                    stale.push(if newer_known { session.clone() } else { peer.session.clone() });
-                }
-            }
-            stale
+                let known = peer.hello.as_ref().filter(|_| !peer.leaving)?;
+                let same_process = known.instance == hello.instance;
+                let is_other = peer.session.is(session)
+                    || known.client_id != hello.client_id
+                    || peer.session.name() != session.name()
+                    || same_process && peer.tunnel != tunnel;
+                let is_newer = same_process && known.connection > hello.connection;
+                let stale = if is_newer { session } else { &peer.session };
+                (!is_other).then(|| stale.clone())
+            };
+            (tunnel, peers.iter().filter_map(superseded).collect())
         });
-        tracing::info!(peer = hello.client_id, software = hello.software, "tunnel is up");
+        let number = (tunnel > 0).then_some(tunnel);
+        tracing::info!(
+            peer = hello.client_id,
+            tunnel = number,
+            software = hello.software,
+            "tunnel is up"
+        );
         for old in stale {
             tracing::info!(peer = hello.client_id, "a newer connection of this client takes over");
             self.directory.withdraw(&old);
             old.close(Reason::ClientLimit, "a newer connection with this client's id took over");
         }
+    }
+
+    /// Which of the tunnels with its peer `session` is.
+    fn number(&self, session: &Session) -> u32 {
+        self.peers(|peers| {
+            peers.iter().find(|peer| peer.session.is(session)).map_or(0, |peer| peer.tunnel)
+        })
     }
 
     pub(crate) fn peers<T>(&self, act: impl FnOnce(&mut Vec<Peer>) -> T) -> T {
@@ -322,7 +336,9 @@ fn tell(answer: &Announced) {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::task::{Context, Poll, Waker};
 
+    use bytes::Bytes;
     use strait_engine::{LinkError, Protocol, Record, Recorder};
     use strait_wire::Frame;
 
@@ -355,14 +371,14 @@ mod tests {
         let (settings, session_budget) = (Settings::default(), 1 << 20);
         let terms =
             Terms { settings, session_budget, addresses: Vec::new(), drain: Duration::ZERO };
-        let (name, budget) = ("test".to_owned(), Budget::new(1 << 20));
-        Hub::new("server", name, Bytes::new(), directory, dispatch, terms, budget)
+        let (workers, budget) = (Workers::start(1).unwrap().0, Budget::new(1 << 20));
+        Hub::new(Hello::default(), workers, directory, dispatch, terms, budget)
     }
 
     #[tokio::test]
     async fn what_is_offered_with_the_last_breath_is_withdrawn_too() {
         let hub = Arc::new(hub());
-        let session = hub.open("peer", Side::Listener, "here".to_owned());
+        let session = hub.open("peer", Side::Listener, "here".to_owned(), 0);
         let service = Service { name: "web".to_owned(), ..Service::default() };
         let said = [
             Frame::Hello(Box::new(Hello { version_min: 1, version_max: 1, ..Hello::default() })),
@@ -381,6 +397,50 @@ mod tests {
         // The route may wait for the peer to come back.
         let tunnels: usize = hub.directory.lines().iter().map(|route| route.tunnels).sum();
         assert_eq!(tunnels, 0, "nobody is there who serves it");
+    }
+
+    /// Whether `session` was told to go.
+    fn is_gone(session: &Session) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match session.poll_frame(&mut cx) {
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) => return true,
+                Poll::Pending => return false,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn each_tunnel_of_a_client_has_one_session_and_a_new_process_has_all_of_them() {
+        let hub = hub();
+        let begin = |process: &'static [u8], tunnel, connection| {
+            let session = hub.open("token", Side::Listener, "there".to_owned(), 0);
+            let (client_id, instance) = ("office".to_owned(), Bytes::from_static(process));
+            let hello = Hello { client_id, instance, tunnel, connection, ..Hello::default() };
+            hub.welcome(&session, hello);
+            session
+        };
+        let [first, second] = [begin(b"1", 0, 1), begin(b"1", 1, 2)];
+        assert!(!is_gone(&first) && !is_gone(&second), "they are two tunnels");
+        let again = begin(b"1", 1, 3);
+        assert!(!is_gone(&first) && is_gone(&second) && !is_gone(&again));
+        let late = begin(b"1", 0, 0);
+        assert!(is_gone(&late) && !is_gone(&first), "it was dialled before");
+        let restarted = begin(b"2", 0, 1);
+        assert!(is_gone(&first) && is_gone(&again) && !is_gone(&restarted));
+    }
+
+    #[tokio::test]
+    async fn a_client_keeps_all_its_tunnels_to_one_server() {
+        let hub = hub();
+        let dial = |tunnel| hub.open("server", Side::Dialer, "there".to_owned(), tunnel);
+        let sessions = [dial(0), dial(1)];
+        for session in &sessions {
+            // A server does not number them.
+            hub.welcome(session, Hello { client_id: "gate".to_owned(), ..Hello::default() });
+        }
+        assert!(!sessions.iter().any(is_gone));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use strait_edge::ProxyProtocol;
-use strait_engine::{Budget, Directory, Dispatch, Recorder, Upstream};
-use strait_wire::Reason;
+use strait_engine::{Budget, Directory, Dispatch, Recorder, Threads, Upstream, Workers};
+use strait_wire::{Hello, Reason};
 use tokio::net::TcpListener;
 use tokio::sync;
 use tokio::task::JoinSet;
@@ -46,6 +46,8 @@ pub struct Node {
     entries: Vec<TcpListener>,
     /// Where tunnels arrive; `None` on a client.
     tunnel: Option<TcpListener>,
+    /// What runs on them ends with the node.
+    threads: Threads,
 }
 
 impl Node {
@@ -56,6 +58,8 @@ impl Node {
     /// What cannot be bound, read or set up.
     pub async fn start(config: Config, recorder: Arc<dyn Recorder>) -> Result<Node, StartError> {
         let setup = Setup::of(&config, None)?;
+        let (workers, threads) = Workers::start(config.limits.threads as usize)
+            .map_err(|error| StartError(format!("cannot start the threads: {error}")))?;
         let directory = Arc::new(Directory::new(setup.locals(), config.timeouts.hold));
         let sums = Arc::new(Sums::default());
         let recorders = Recorders(vec![sums.clone(), recorder]);
@@ -71,8 +75,8 @@ impl Node {
             listeners.push(listener);
         }
         let entries = setup.entries(&config, &upstream, &proxy_protocol);
-        let hub = Arc::new(hub(&config, &setup, &addresses, directory, dispatch)?);
-        let (end, tunnel) = end(&config, &setup, &hub).await?;
+        let hub = Arc::new(hub(&config, &setup, &addresses, workers, directory, dispatch)?);
+        let (end, tunnel) = end(&setup, &hub).await?;
         let view =
             Arc::new(View { hub: hub.clone(), sums, proxy_protocol: proxy_protocol.clone() });
         let running = Running {
@@ -86,7 +90,7 @@ impl Node {
             end,
             used: Arc::new(sync::Mutex::new(Used { config, setup })),
         };
-        Ok(Node { running: Arc::new(running), view, entries: listeners, tunnel })
+        Ok(Node { running: Arc::new(running), view, entries: listeners, tunnel, threads })
     }
 
     /// Where the entries are, in the order of the configuration.
@@ -117,9 +121,11 @@ impl Node {
     /// A client told to try only once could not connect.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), String> {
         let hub = &self.running.hub;
+        let _threads = self.threads;
         let mut entries = JoinSet::new();
         for (listener, entry) in self.entries.into_iter().zip(&self.running.entries) {
-            entries.spawn(strait_edge::serve(listener, entry.clone(), hub.draining.clone()));
+            let drain = hub.draining.clone();
+            entries.spawn(strait_edge::serve(listener, entry.clone(), hub.workers.clone(), drain));
         }
         let worked = async {
             match (&self.running.end, self.tunnel) {
@@ -127,7 +133,7 @@ impl Node {
                 (End::Server(server), listener) => {
                     let (gate, stop) = (server.clone(), hub.draining.clone());
                     if let Some(listener) = listener {
-                        accept::listen(listener, gate, stop).await;
+                        accept::listen(listener, gate, hub.workers.clone(), stop).await;
                     }
                     Ok(())
                 }
@@ -191,6 +197,7 @@ fn hub(
     config: &Config,
     setup: &Setup,
     addresses: &[SocketAddr],
+    workers: Workers,
     directory: Arc<Directory>,
     dispatch: Arc<Dispatch>,
 ) -> Result<Hub, StartError> {
@@ -199,27 +206,28 @@ fn hub(
         Role::Client(dial) => ("client", dial.id.clone()),
     };
     let instance = getrandom::u64().map_err(|e| StartError(format!("no randomness: {e}")))?;
-    let instance = Bytes::copy_from_slice(&instance.to_be_bytes());
+    let hello = Hello {
+        role: role.to_owned(),
+        client_id: name,
+        instance: Bytes::copy_from_slice(&instance.to_be_bytes()),
+        software: concat!("strait/", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..Hello::default()
+    };
     let terms = setup.terms(config, addresses);
     let budget = Budget::new(config.limits.process_budget as usize);
-    Ok(Hub::new(role, name, instance, directory, dispatch, terms, budget))
+    Ok(Hub::new(hello, workers, directory, dispatch, terms, budget))
 }
 
 /// The only thing in which the two roles differ.
-async fn end(
-    config: &Config,
-    setup: &Setup,
-    hub: &Arc<Hub>,
-) -> Result<(End, Option<TcpListener>), StartError> {
+async fn end(setup: &Setup, hub: &Arc<Hub>) -> Result<(End, Option<TcpListener>), StartError> {
     match &setup.tunnel {
         Tunnel::Accept(access) => {
             let listener = bind(access.config.listen, "the tunnel").await?;
             let server = Server::new(hub.clone(), access.clone());
             Ok((End::Server(Arc::new(server)), Some(listener)))
         }
-        Tunnel::Dial { dialer, .. } => {
-            let once = matches!(&config.role, Role::Client(dial) if dial.once);
-            let client = Client::new(hub.clone(), dialer.clone(), once);
+        Tunnel::Dial { dialer, tunnels, once, .. } => {
+            let client = Client::new(hub.clone(), dialer.clone(), *tunnels, *once);
             Ok((End::Client(Arc::new(client)), None))
         }
     }

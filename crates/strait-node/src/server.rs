@@ -52,7 +52,7 @@ impl Gate for Server {
         }
         let access = self.access.load_full();
         let name = access.authenticate(credential).ok_or_else(|| self.refuse(address))?;
-        let session = self.hub.open(&name, Side::Listener, address.to_string());
+        let session = self.hub.open(&name, Side::Listener, address.to_string(), 0);
         // Another access looks at the sessions that there are: this one may have come too late.
         if access.right(&name) != self.access.load().right(&name) {
             self.hub.discard(&session);

@@ -41,6 +41,10 @@ pub(crate) enum Tunnel {
     Accept(Arc<Access>),
     Dial {
         dialer: Arc<Dialer>,
+        /// How many are kept at once.
+        tunnels: u32,
+        /// The first failure ends the node.
+        once: bool,
         /// What its file of authorities said.
         roots: Option<Vec<u8>>,
     },
@@ -247,7 +251,7 @@ fn dialled(dial: &TunnelDial) -> Result<Tunnel, StartError> {
     let tls = dial.server.tls.then(|| tls::client(&trust, tls::HTTP2)).transpose();
     let tls = tls.map_err(|error| StartError(error.to_string()))?;
     let dialer = Arc::new(Dialer { server: dial.server.clone(), tls, credential });
-    Ok(Tunnel::Dial { dialer, roots })
+    Ok(Tunnel::Dial { dialer, tunnels: dial.tunnels, once: dial.once, roots })
 }
 
 /// The certificates of authorities in a file, if one is named.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use strait_edge::ProxyProtocol;
 use strait_engine::{Flight, Protocol, Record, Recorder, Refusals};
-use tokio::runtime::Handle;
 
 use crate::hub::{Hub, Peer};
 use crate::observe::{
@@ -48,8 +47,8 @@ impl Live for View {
         let tunnels = hub.tunnels.load(Ordering::Relaxed);
         let sum = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Snapshot {
-            role: hub.role.to_owned(),
-            name: hub.name.clone(),
+            role: hub.hello.role.clone(),
+            name: hub.hello.client_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: millis(hub.started.elapsed()),
             readiness: self.readiness(),
@@ -69,15 +68,14 @@ impl Live for View {
                 bytes_in: sum(&self.sums.bytes_in),
                 bytes_out: sum(&self.sums.bytes_out),
                 sessions: tunnels,
-                reconnects: if hub.role == "client" { tunnels.saturating_sub(1) } else { 0 },
+                reconnects: sum(&hub.reconnects),
                 reloads: sum(&hub.reloads),
                 reloads_refused: sum(&hub.reloads_refused),
                 violations: hub.violations(),
                 proxy_headers_refused: self.proxy_protocol.refused(),
                 budget_used: hub.budget.used() as u64,
                 budget: hub.budget.limit() as u64,
-                tasks: Handle::try_current()
-                    .map_or(0, |runtime| runtime.metrics().num_alive_tasks() as u64),
+                tasks: hub.workers.tasks() as u64,
             },
         }
     }
@@ -85,7 +83,7 @@ impl Live for View {
     fn readiness(&self) -> Readiness {
         if self.hub.draining.is_cancelled() {
             Readiness::Draining
-        } else if self.hub.role == "server"
+        } else if self.hub.hello.role == "server"
             || self.hub.peers(|peers| peers.iter().any(|p| p.hello.is_some()))
         {
             Readiness::Ready
@@ -115,6 +113,7 @@ fn session(peer: &Peer) -> SessionStatus {
     SessionStatus {
         peer: hello
             .map_or_else(|| peer.session.name().to_string(), |hello| hello.client_id.clone()),
+        tunnel: peer.tunnel,
         address: peer.address.clone(),
         software: hello.map(|hello| hello.software.clone()).unwrap_or_default(),
         age_ms: millis(peer.since.elapsed()),

@@ -29,6 +29,8 @@ pub struct Hello {
     pub max_requests: u32,
     /// Name and version of the software.
     pub software: String,
+    /// Which of this client's tunnels it is, from 0.
+    pub tunnel: u32,
 }
 
 impl Hello {

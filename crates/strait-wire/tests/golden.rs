@@ -167,6 +167,7 @@ fn control() -> [(&'static str, Frame); 8] {
         max_piece: 65_536,
         max_requests: 16_384,
         software: "strait 0.1.0".into(),
+        tunnel: 1,
     };
     let reset = Reset {
         no: StreamNo(7),

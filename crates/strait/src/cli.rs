@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use strait_node::config::{
-    AdminChoice, Listen, LogFormat, Overrides, ServerUrl, parse_level, parse_name, parse_pin,
+    AdminChoice, Listen, LogFormat, MAX_THREADS, MAX_TUNNELS, Overrides, ServerUrl, parse_level,
+    parse_name, parse_pin,
 };
 use strait_node::secrets::{Pin, Token};
 
@@ -90,6 +91,10 @@ pub(crate) struct NodeArguments {
     #[arg(long, value_name = "LEVEL", env = "STRAIT_LOG_LEVEL", hide_env = true,
           value_parser = parse_level)]
     pub(crate) log_level: Option<String>,
+    /// Threads that carry requests [default: half of the cores]
+    #[arg(long, value_name = "N", env = "STRAIT_THREADS", hide_env = true,
+          value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS))]
+    pub(crate) threads: Option<u64>,
     /// No line for each request on standard output
     #[arg(long, env = "STRAIT_NO_ACCESS_LOG", hide_env = true, value_parser = yes())]
     pub(crate) no_access_log: bool,
@@ -100,6 +105,7 @@ impl NodeArguments {
         over.admin = self.admin.clone();
         over.log = self.log;
         over.level = self.log_level.clone();
+        over.threads = self.threads;
         over.access = self.no_access_log.then_some(false);
     }
 }
@@ -205,6 +211,10 @@ pub(crate) struct ClientArguments {
     /// End with an error when the first connection fails, instead of trying for ever
     #[arg(long, env = "STRAIT_ONCE", hide_env = true, value_parser = yes(), help_heading = "Tunnel")]
     pub(crate) once: bool,
+    /// Tunnels to keep at once, each on a thread of its own as far as there are threads [default: 1]
+    #[arg(long, value_name = "N", env = "STRAIT_TUNNELS", hide_env = true,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TUNNELS)), help_heading = "Tunnel")]
+    pub(crate) tunnels: Option<u32>,
     /// Entry: a local port to the services of the server; repeatable
     #[arg(long, value_name = "ADDR", env = "STRAIT_ENTRY", hide_env = true,
           value_delimiter = ',', value_parser = local, help_heading = "Entries")]

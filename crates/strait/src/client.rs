@@ -19,6 +19,7 @@ pub(crate) fn run(arguments: &ClientArguments) -> ExitCode {
         pin: arguments.pin,
         id: arguments.id.clone(),
         once: arguments.once,
+        tunnels: arguments.tunnels,
         ..Overrides::default()
     };
     match arguments.token.as_ref().map(|secret| secret.token()).transpose() {

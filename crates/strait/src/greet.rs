@@ -172,7 +172,11 @@ pub(crate) fn client(config: &Config, addresses: &Addresses) -> String {
         (None, None, true) => "certificates of the system".to_owned(),
         (None, None, false) => "not encrypted".to_owned(),
     };
-    let _ = writeln!(text, "  tunnel   {}  {trust}", dial.server);
+    let at_once = match dial.tunnels {
+        1 => String::new(),
+        several => format!("  {several} at once"),
+    };
+    let _ = writeln!(text, "  tunnel   {}  {trust}{at_once}", dial.server);
     services(&mut text, &config.services);
     entries(&mut text, config, addresses);
     admin(&mut text, addresses);
@@ -220,6 +224,22 @@ mod tests {
         }
         let open = server(&config, &addresses, &TokenShown::NotNeeded, None);
         assert!(open.contains("http://127.0.0.1:7443 http 3000\n"), "{open}");
+    }
+
+    #[test]
+    fn a_client_tells_of_several_tunnels() {
+        let told = |tunnels| {
+            let over = Overrides {
+                role: Some(RoleKind::Client),
+                server: Some("http://127.0.0.1:7443".parse().unwrap()),
+                tunnels,
+                ..Overrides::default()
+            };
+            let config = config(over);
+            client(&config, &addresses(&config))
+        };
+        assert!(told(Some(3)).contains("http://127.0.0.1:7443  not encrypted  3 at once\n"));
+        assert!(told(None).contains("http://127.0.0.1:7443  not encrypted\n"));
     }
 
     #[test]

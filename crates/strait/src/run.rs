@@ -55,7 +55,8 @@ impl Addresses {
 
 /// Runs a node until it is told to stop and has drained.
 pub(crate) fn run(prepared: Prepared) -> ExitCode {
-    let runtime = match runtime(prepared.config.limits.threads) {
+    // One thread: the node starts the others.
+    let runtime = match strait_engine::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("cannot start: {error}")),
     };
@@ -68,17 +69,6 @@ pub(crate) fn run(prepared: Prepared) -> ExitCode {
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(guard);
     code
-}
-
-/// A runtime with this many worker threads.
-pub(crate) fn runtime(threads: u64) -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(threads.max(1) as usize)
-        // A low interval looks at sockets more often between tasks: it halves what a small
-        // request waits beside bulk that takes every core, and costs no throughput.
-        .event_interval(4)
-        .build()
 }
 
 async fn serve(prepared: Prepared, level: LevelSwitch) -> ExitCode {

@@ -196,8 +196,12 @@ fn sessions(snapshot: &Snapshot) -> Columns {
             0 => "-".to_owned(),
             micros => span(Duration::from_micros(micros)),
         };
+        let peer = match session.tunnel {
+            0 => session.peer.clone(),
+            number => format!("{}/{number}", session.peer),
+        };
         columns.row(vec![
-            session.peer.clone(),
+            peer,
             session.address.clone(),
             age(session.age_ms),
             rtt,

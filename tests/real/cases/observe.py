@@ -26,7 +26,7 @@ async def pages(t):
         assert await pair.get(side, "/healthz") is not None, side
         assert await pair.get(side, "/readyz") is not None, side
         status = await pair.status(side)
-        assert status["role"] == side and len(status["sessions"]) == 1, status
+        assert status["role"] == side and len(status["sessions"]) == pair.tunnels, status
 
         async def has_all(side=side) -> bool:
             return wanted <= {name.split("{")[0] for name in await pair.metrics(side)}

@@ -134,8 +134,17 @@ async def twice(t):
         await until("the late connection is told to go", late.goaways, 3)
         assert not new.goaways()
         await late.bye()
+        # Its second tunnel is another one.
+        second = await of.greeted(client_id="double", instance=b"one", connection=3, tunnel=1)
+
+        async def both():
+            return len((await of.node.figures())["sessions"]) == 3
+
+        await until("both tunnels are there", both, 3)
+        assert not new.goaways() and not second.goaways()
         restarted = await of.greeted(client_id="double", instance=b"two", connection=1)
         await until("the client before its restart is told to go", new.goaways, 3)
+        await until("with all its tunnels", second.goaways, 3)
         await serve_one(of, restarted, "/hostile/restarted")
 
 

@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 import stubs
 from case import ALL, case
 from cases.grpc_calls import OPTIONS, Probe
-from cases.websocket import socket
+from cases.websocket import at, socket
 from curl import curl
 from process import OUT, run
 from strait import Service
@@ -20,13 +20,15 @@ pb, services = stubs.load()
 
 @case("founding scenario: A and D return while B and C go on", ALL)
 async def founding(t):
+    # Through one stream, whatever other cases have.
+    world = await t.alone(f"founding-{t.mode}")
     order: list[str] = []
     chunks: list[int] = []
     frames: list[str] = []
     done = asyncio.Event()
 
     async def stream_b():
-        async with Probe(t.world.grpc) as probe:
+        async with Probe(world.grpc) as probe:
             call = probe.Chat(timeout=20)
             number = 0
             while not (done.is_set() and number >= 100):
@@ -40,7 +42,7 @@ async def founding(t):
         order.append("B")
 
     async def socket_c():
-        async with socket(t, "numbers") as ws:
+        async with at(world.ws, "numbers") as ws:
             number = 0
             while not (done.is_set() and number >= 100):
                 await ws.send(f"frame {number}")
@@ -53,7 +55,7 @@ async def founding(t):
             await asyncio.sleep(0.005)
 
     async def short(name: str):
-        (await curl(f"http://{t.world.http}/hello")).is_ok()
+        (await curl(f"http://{world.http}/hello")).is_ok()
         order.append(name)
 
     a = asyncio.ensure_future(short("A"))
@@ -64,9 +66,9 @@ async def founding(t):
     await a
     before = len(chunks), len(frames)
     await short("D")
-    if t.world.pair:
+    if world.pair:
         for side in ("server", "client"):
-            sessions = (await t.world.pair.status(side))["sessions"]
+            sessions = (await world.pair.status(side))["sessions"]
             assert len(sessions) == 1, f"{len(sessions)} tunnels instead of one"
     await asyncio.sleep(0.3)
     assert len(chunks) > before[0] and len(frames) > before[1], "D's answer stopped B or C"

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use h2::SendStream;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::Request;
-use strait_engine::{Fault, Reason};
+use strait_engine::{Fault, Reason, here};
+use tokio::runtime::Id;
 
 use crate::dial::connect;
 use crate::pool::{Pool, lock};
@@ -56,6 +57,8 @@ impl All {
 struct Shared {
     sender: SendRequest<Bytes>,
     load: Arc<Load>,
+    /// The worker that moves its bytes.
+    home: Option<Id>,
 }
 
 struct Load {
@@ -121,7 +124,7 @@ impl Pool {
             }
             served.leaving.store(true, Relaxed);
         });
-        let shared = Shared { sender, load };
+        let shared = Shared { sender, load, home: here() };
         let lease = shared.lease(false);
         lock(&self.http2.all).push(shared);
         self.reap();
@@ -131,7 +134,9 @@ impl Pool {
     fn pick(&self) -> Option<Lease> {
         let mut all = lock(&self.http2.all);
         all.retain(|shared| !shared.load.leaving.load(Relaxed));
-        all.iter().find(|shared| shared.has_room()).map(|shared| shared.lease(true))
+        let here = here();
+        let mut own = all.iter().filter(|shared| shared.home == here);
+        own.find(|shared| shared.has_room()).map(|shared| shared.lease(true))
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 use http::Response;
 use http_body_util::BodyExt;
 use strait_edge::Settings;
+use strait_engine::Workers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::world::{
-    Visitor, backend, channel, door, door_to, full, http_service, raw_service, read_until, soon,
-    task, until,
+    Visitor, backend, channel, dispatch, door, door_to, entry, full, http_service, open_on,
+    raw_service, read_until, soon, task, until,
 };
 
 #[tokio::test]
@@ -154,6 +155,28 @@ async fn unused_connections_to_a_backend_are_closed() {
             assert_eq!(service.connections.load(SeqCst), turn);
             until("the unused connection is closed", || service.open.load(SeqCst) == 0).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn each_worker_has_its_own_visitors_and_its_own_connections_to_a_backend() {
+    for (http2, scheme) in [(false, "http"), (true, "h2c")] {
+        let service = http_service(http2, |_| async { Response::new(full("fine")) }).await;
+        let upstream = dispatch(Vec::new(), Vec::new(), scheme, &service, Settings::default());
+        let (workers, _threads) = Workers::start(2).unwrap();
+        let (there, also) = ([workers.tunnel(), workers.tunnel()], workers.clone());
+        let up = there[1].runtime().spawn(async move { also.tunnel_up() });
+        let _tunnels = [workers.tunnel_up(), up.await.unwrap()];
+        let door = open_on(entry(upstream, Settings::default()), workers).await;
+        let (mut one, mut other) =
+            (Visitor::new(door.address, false).await, Visitor::new(door.address, true).await);
+        for _ in 0..3 {
+            for visitor in [&mut one, &mut other] {
+                let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+                soon(answer.into_body().collect()).await.unwrap();
+            }
+        }
+        assert_eq!(service.connections.load(SeqCst), 2, "{scheme}");
     }
 }
 

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use strait_edge::{
     Backend, BackendAddress, Cors, Entry, Settings, TrustedProxies, serve, tls::Trust,
 };
-use strait_engine::{Directory, Dispatch, Local, Protocol, Record, Recorder, Upstream};
+use strait_engine::{Directory, Dispatch, Local, Protocol, Record, Recorder, Upstream, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -170,10 +170,16 @@ pub fn entry(upstream: Arc<dyn Upstream>, settings: Settings) -> Entry {
 
 /// Serves an entry at a free port.
 pub async fn open(entry: Entry) -> Door {
+    open_on(entry, Workers::start(1).unwrap().0).await
+}
+
+/// The same on these workers.
+pub async fn open_on(entry: Entry, workers: Workers) -> Door {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let drain = CancellationToken::new();
-    let served = task(serve(listener, Arc::new(ArcSwap::from_pointee(entry)), drain.clone()));
+    let entry = Arc::new(ArcSwap::from_pointee(entry));
+    let served = task(serve(listener, entry, workers, drain.clone()));
     Door { address, drain, served }
 }
 

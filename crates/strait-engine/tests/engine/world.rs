@@ -61,7 +61,14 @@ pub async fn world(upstream: Arc<dyn Upstream>) -> World {
     let hello = || Hello { role: "test".into(), ..Hello::default() };
     let new = |side| {
         let budget = Budget::new(64 << 20);
-        Session::new("peer".into(), side, Settings::default(), budget, hello(), Turns::start())
+        Session::new(
+            "peer".into(),
+            side,
+            Settings::default(),
+            budget,
+            hello(),
+            Turns::start(&tokio::runtime::Handle::current()),
+        )
     };
     let (client, server) = (new(Side::Dialer), new(Side::Listener));
     let stalled = Arc::<AtomicBool>::default();

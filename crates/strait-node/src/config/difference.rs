@@ -72,6 +72,7 @@ impl Difference {
         }
         self.waits("client.id", &old.id, &mut new.id);
         self.waits("client.once", &old.once, &mut new.once);
+        self.waits("client.tunnels", &old.tunnels, &mut new.tunnels);
         self.changes("client.server", &old.server, &new.server);
         self.changes("client.token", &old.token, &new.token);
         self.changes("client.ca", &old.ca, &new.ca);

@@ -12,6 +12,9 @@ const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
+/// The most that `threads` may be.
+pub const MAX_THREADS: u64 = 1024;
+
 /// No limit at all.
 const NONE: u64 = u64::MAX;
 
@@ -102,7 +105,7 @@ macro_rules! limits {
 // office. `initial_window` and `max_window`: all of a window can lie in this node's memory when one
 // visitor stops reading. `max_requests`: 10,000 idle WebSockets shall fit one tunnel.
 limits! {
-    threads: Count = half_of_the_cores(), 1, 1024;
+    threads: Count = half_of_the_cores(), 1, MAX_THREADS;
         "Threads that carry requests" => "requests take turns";
     max_exchanges: Count = 100_000, 1, 10_000_000;
         "Requests under way on the node" => "`overloaded`";
@@ -142,8 +145,8 @@ impl Limits {
     }
 }
 
-/// A tunnel is one connection, so its requests have one thread's work anyway; handing them
-/// between threads more than doubles what each costs (measured on two cores).
+/// The rest is for whoever else is on the machine. A tunnel has the use of one thread, so more than
+/// there are tunnels do nothing.
 fn half_of_the_cores() -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores as u64 / 2).max(1)

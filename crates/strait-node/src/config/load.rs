@@ -87,6 +87,10 @@ pub struct Overrides {
     pub id: Option<String>,
     /// Client: do not try for ever.
     pub once: bool,
+    /// Client: tunnels that are kept at once.
+    pub tunnels: Option<u32>,
+    /// Threads that carry requests.
+    pub threads: Option<u64>,
 }
 
 /// A configuration that can be run.
@@ -182,7 +186,8 @@ fn build(
     let services = routes::services(doc, &root, folder, over);
     let admin = admin(&root, role.unwrap_or(RoleKind::Server), over);
     let log = log(&root, over);
-    let (limits, timeouts) = (limits(&root), timeouts(&root));
+    let (mut limits, timeouts) = (limits(&root), timeouts(&root));
+    limits.threads = over.threads.unwrap_or(limits.threads);
     let Some(role) = role else {
         [server, client].iter().flatten().for_each(Table::ignore);
         return None;

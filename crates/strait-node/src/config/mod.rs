@@ -29,8 +29,9 @@ pub use address::{Listen, ServerUrl};
 pub use backend::{BackendAddress, Place, Scheme, parse_backend};
 pub use defaults::{default_client_id, host_name};
 pub use difference::Difference;
-pub use limits::{Limits, Row, Timeouts};
+pub use limits::{Limits, MAX_THREADS, Row, Timeouts};
 pub use load::{AdminChoice, Loaded, Overrides, RoleKind, load};
+pub use nodes::MAX_TUNNELS;
 pub use problem::{ConfigError, Problem};
 pub use routes::parse_host_header;
 pub use suggest::nearest;
@@ -134,6 +135,8 @@ pub struct TunnelDial {
     pub id: String,
     /// End with an error when the first connection fails, instead of trying for ever.
     pub once: bool,
+    /// Tunnels that are kept at once; a request is carried by one of them.
+    pub tunnels: u32,
 }
 
 /// A port that takes HTTP, WebSocket and gRPC.

@@ -12,6 +12,10 @@ use super::{
 };
 use crate::secrets::Token;
 
+/// Tunnels that a client may keep at once. Beyond as many as its server has threads they are only
+/// good against what one lost packet holds up.
+pub const MAX_TUNNELS: u32 = 64;
+
 /// A path in a file is relative to the file's folder.
 pub(super) fn path_of(folder: &Path, text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') {
@@ -225,6 +229,7 @@ pub(super) fn client(
     let pin = table.and_then(|t| t.parsed("pin", parse_pin));
     let id = table.and_then(|t| t.parsed("id", parse_name)).map(|given| given.value);
     let once = table.and_then(|t| t.boolean("once")).is_some_and(|given| given.value);
+    let tunnels = table.and_then(|t| t.count("tunnels", 1..=u64::from(MAX_TUNNELS)));
     let (ca_at, pin_at) = (ca.as_ref().map(|ca| ca.at), pin.map(|pin| pin.at));
     let ca = over.ca.clone().or(ca.map(|ca| ca.value));
     let pin = over.pin.or(pin.map(|pin| pin.value));
@@ -265,6 +270,7 @@ pub(super) fn client(
         token: over.token.clone().or(from_file),
         id: over.id.clone().or(id).unwrap_or_else(|| default_client_id(&server, services)),
         once: over.once || once,
+        tunnels: over.tunnels.unwrap_or(tunnels.unwrap_or(1) as u32),
         server,
         ca,
         pin,

@@ -11,7 +11,8 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming as HttpBody;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use strait_engine::Session;
+use strait_edge::Arriving;
+use strait_engine::{Session, Workers};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -48,18 +49,30 @@ pub(crate) struct Refused {
     pub(crate) pause: Duration,
 }
 
-/// Accepts tunnels until `stop`. Accept errors are waited out: they never end the loop.
-pub(crate) async fn listen(listener: TcpListener, gate: Arc<dyn Gate>, stop: CancellationToken) {
+/// Accepts tunnels until `stop`, each on one of the `workers`. Accept errors are waited out: they
+/// never end the loop.
+pub(crate) async fn listen(
+    listener: TcpListener,
+    gate: Arc<dyn Gate>,
+    workers: Workers,
+    stop: CancellationToken,
+) {
     let mut pause = Duration::from_millis(50);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
-        match accepted {
-            Ok((stream, address)) => {
+        let placed = accepted
+            .and_then(|(stream, address)| Ok((Arriving::new(stream, workers.tunnel())?, address)));
+        match placed {
+            Ok((arriving, address)) => {
                 pause = Duration::from_millis(50);
-                tokio::spawn(connection(stream, address, Arc::clone(&gate)));
+                let gate = Arc::clone(&gate);
+                arriving.runtime().spawn(async move {
+                    let Ok((stream, _seat)) = arriving.arrive() else { return };
+                    connection(stream, address, gate).await;
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "a tunnel connection could not be accepted; trying again");

@@ -14,10 +14,11 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use socket2::{Domain, SockRef, Socket, Type};
 use strait_engine::{
     Answer, Body, BoxBody, Budget, Carried, Context, Data, EmptyBody, Exchange, Fault, News,
-    Origin, Part, Protocol, RequestHead, ResponseHead, Session, Settings, Turns, Upstream, drive,
-    next_part, serve,
+    Origin, Part, Protocol, RequestHead, ResponseHead, Session, Settings, Turns, Upstream, Workers,
+    drive, next_part, serve,
 };
 use strait_wire::{Hello, RequestId, Side};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -142,8 +143,8 @@ impl Upstream for Sink {
 }
 
 fn session(name: &str, side: Side) -> Session {
-    let budget = Budget::new(64 << 20);
-    Session::new(name.into(), side, Settings::default(), budget, Hello::default(), Turns::start())
+    let (budget, turns) = (Budget::new(64 << 20), Turns::start(&Handle::current()));
+    Session::new(name.into(), side, Settings::default(), budget, Hello::default(), turns)
 }
 
 /// Lets everybody in and answers with the sink.
@@ -182,7 +183,7 @@ fn request(path: &'static str, body: BoxBody) -> Exchange {
 async fn connect(sink: Arc<Sink>, stop: CancellationToken) -> (Session, usize) {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (address, held) = relay(listener.local_addr().unwrap(), Arc::clone(&sink.sent));
-    tokio::spawn(listen(listener, Arc::new(Open(sink)), stop));
+    tokio::spawn(listen(listener, Arc::new(Open(sink)), Workers::start(1).unwrap().0, stop));
     let (host, port) = (address.ip().to_string(), address.port());
     let server = ServerUrl { tls: false, host, port };
     let session = session("listener", Side::Dialer);

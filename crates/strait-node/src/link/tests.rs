@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use strait_engine::{Budget, Session, Settings, Turns, drive};
+use strait_engine::{Budget, Session, Settings, Turns, Workers, drive};
 use strait_wire::{Frame, Hello, Side, codec};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -41,7 +41,7 @@ impl Gate for Door {
             settings,
             budget,
             Hello::default(),
-            Turns::start(),
+            Turns::start(&tokio::runtime::Handle::current()),
         ))
     }
 
@@ -57,7 +57,7 @@ async fn status_of(credential: &str, messages: &[Bytes]) -> String {
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
-    tokio::spawn(listen(listener, Arc::new(Door), stop.clone()));
+    tokio::spawn(listen(listener, Arc::new(Door), Workers::start(1).unwrap().0, stop.clone()));
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))

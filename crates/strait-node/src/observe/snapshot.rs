@@ -71,6 +71,8 @@ impl Snapshot {
 pub struct SessionStatus {
     /// The authenticated peer's name.
     pub peer: String,
+    /// Which of the tunnels between this client and this server it is, from 0.
+    pub tunnel: u32,
     /// The peer's address.
     pub address: String,
     /// The peer's software, as it said in its Hello.

@@ -84,6 +84,7 @@ fn to_hello(hello: Hello) -> pb::Hello {
         max_piece: hello.max_piece,
         max_requests: hello.max_requests,
         software: hello.software,
+        tunnel: hello.tunnel,
     }
 }
 
@@ -133,6 +134,7 @@ fn hello(hello: pb::Hello) -> Hello {
         max_piece: hello.max_piece,
         max_requests: hello.max_requests,
         software: cut(hello.software, 128),
+        tunnel: hello.tunnel,
     }
 }
 

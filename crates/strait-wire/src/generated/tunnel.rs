@@ -270,8 +270,8 @@ pub struct Hello {
     /// random, new with every process
     #[prost(bytes = "bytes", tag = "6")]
     pub instance: ::prost::bytes::Bytes,
-    /// Counts the connections of this client; of two sessions of one client the
-    /// one with the larger counter is the newer. By number, never by time.
+    /// Counts the connections of this client; of two sessions for one tunnel of a
+    /// client the one with the larger counter is the newer. By number, never by time.
     #[prost(uint64, tag = "7")]
     pub connection: u64,
     /// bytes the peer may send on a new request, see answer_credit
@@ -285,6 +285,11 @@ pub struct Hello {
     pub max_requests: u32,
     #[prost(string, tag = "11")]
     pub software: ::prost::alloc::string::String,
+    /// Which of the tunnels that this client keeps at once this is, from 0. A new
+    /// session takes the place of the one that had this number, and of all that
+    /// another process of the same client left behind.
+    #[prost(uint32, tag = "12")]
+    pub tunnel: u32,
 }
 /// More credit for request `number`, in bytes. What counts: the bytes of body,
 /// message and frame payloads, plus 64 for every piece. The receiver grants when

@@ -168,9 +168,10 @@ fn service() -> impl Strategy<Value = Service> {
 fn hello() -> impl Strategy<Value = Frame> {
     let texts = ("[a-z]{0,32}", "[a-z]{0,128}", "[ -~]{0,128}");
     let features = prop::collection::vec("[a-z]{0,5}", 0..3);
-    (any::<[u32; 5]>(), any::<u64>(), bytes(20), texts, features).prop_map(
+    (any::<[u32; 6]>(), any::<u64>(), bytes(20), texts, features).prop_map(
         |(numbers, connection, instance, (role, client_id, software), features)| {
-            let [version_min, version_max, initial_credit, max_piece, max_requests] = numbers;
+            let [version_min, version_max, initial_credit, max_piece, max_requests, tunnel] =
+                numbers;
             Frame::Hello(Box::new(Hello {
                 version_min,
                 version_max,
@@ -183,6 +184,7 @@ fn hello() -> impl Strategy<Value = Frame> {
                 max_piece,
                 max_requests,
                 software,
+                tunnel,
             }))
         },
     )

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use strait_node::config::MAX_TUNNELS;
 use tokio::runtime::Handle;
 
 use super::bulk::{Bulk, Sizes};
@@ -56,6 +57,10 @@ pub(crate) struct Arguments {
     /// TLS on the tunnel, with the server's own certificate
     #[arg(long)]
     pub(crate) tls: bool,
+    /// Tunnels, each with a thread of its own on both sides
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TUNNELS)),
+          conflicts_with_all = ["link", "delay"])]
+    pub(crate) tunnels: u32,
     /// Measure the backend without any tunnel too, in turn, for scale
     #[arg(long, conflicts_with_all = ["link", "delay"])]
     direct: bool,
@@ -97,7 +102,7 @@ impl Arguments {
     fn plan(&self) -> Plan {
         let link = (self.link.is_some() || self.delay.is_some())
             .then(|| Link { rate: self.link, delay: self.delay.unwrap_or_default() });
-        Plan { link, tls: self.tls, backend: self.backend }
+        Plan { tunnels: self.tunnels, link, tls: self.tls, backend: self.backend }
     }
 
     fn sizes(&self) -> Sizes {
@@ -212,6 +217,7 @@ impl Report {
             "link_bytes_per_second": arguments.link.map(|Rate(rate)| rate),
             "link_delay_ms": arguments.delay.map(|delay| delay.as_secs_f64() * 1e3),
             "tls": arguments.tls,
+            "tunnels": arguments.tunnels,
         });
         if let (Some(all), serde_json::Value::Object(told)) = (object.as_object_mut(), told) {
             all.extend(told);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use strait_node::config::MAX_TUNNELS;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -31,6 +32,9 @@ pub(crate) struct Arguments {
     /// Seconds of each phase
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
+    /// Tunnels, each with a thread of its own on both sides
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TUNNELS)))]
+    tunnels: u32,
     /// Then send the same requests straight to the backend, for scale
     #[arg(long)]
     direct: bool,
@@ -59,7 +63,8 @@ pub(crate) struct Report {
 pub(crate) async fn run(arguments: Arguments, progress: &Progress) -> io::Result<Report> {
     progress.begin("starting a server, a client and a backend, each in a process of its own");
     let visitors = aside("visitors")?;
-    let world = World::start(Plan::default(), &visitors).await?;
+    let plan = Plan { tunnels: arguments.tunnels, link: None, tls: false, backend: None };
+    let world = World::start(plan, &visitors).await?;
     let (connections, seconds) = (arguments.connections, arguments.seconds);
     progress.begin(&format!("{connections} connections through the tunnel, {seconds} s"));
     let tunnel = phase(&arguments, &world, world.entry, &visitors, progress).await?;

@@ -52,8 +52,10 @@ pub(crate) struct World {
 }
 
 /// What the world is to be like.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
+    /// Tunnels between client and server; each has a thread of its own on both sides.
+    pub(crate) tunnels: u32,
     /// What is between client and server; `None`: the loopback as it is.
     pub(crate) link: Option<Link>,
     /// TLS on the tunnel, as a newcomer has it: the server's own certificate, pinned.
@@ -176,8 +178,12 @@ fn address(event: &Value, name: &str) -> io::Result<SocketAddr> {
 const QUIET: [&str; 7] =
     ["--admin", ANY, "--log", "json", "--log-level", "info", "--no-access-log"];
 
-async fn server(token: &Token, state: Option<&State>) -> io::Result<(Process, Value)> {
-    let mut words = vec!["server", "--listen", ANY, "--tunnel", ANY];
+async fn server(
+    token: &Token,
+    state: Option<&State>,
+    threads: &str,
+) -> io::Result<(Process, Value)> {
+    let mut words = vec!["server", "--listen", ANY, "--tunnel", ANY, "--threads", threads];
     if state.is_none() {
         words.push("--no-tls");
     }
@@ -190,10 +196,12 @@ async fn client(
     tunnel: SocketAddr,
     pin: Option<&str>,
     backend: SocketAddr,
+    tunnels: &str,
 ) -> io::Result<(Process, Value)> {
     let scheme = if pin.is_some() { "https" } else { "http" };
     let (url, target) = (format!("{scheme}://{tunnel}"), backend.to_string());
     let mut words = vec!["client", "--server", &url, "--id", "bench", "--once"];
+    words.extend(["--tunnels", tunnels, "--threads", tunnels]);
     words.extend(pin.into_iter().flat_map(|pin| ["--pin", pin]));
     words.extend(QUIET);
     words.extend(["http", &target]);
@@ -212,15 +220,15 @@ impl World {
         let words = ["bench", "backend", &at];
         let (backend, started) = Process::start("backend", &words, None, None).await?;
         let direct = address(&started, "entries")?;
-        let state = plan.tls.then(State::new);
-        let (server, started) = server(&token, state.as_ref()).await?;
+        let (state, tunnels) = (plan.tls.then(State::new), plan.tunnels.to_string());
+        let (server, started) = server(&token, state.as_ref(), &tunnels).await?;
         let entry = address(&started, "entries")?;
         let tunnel = address(&started, "tunnel")?;
         let admin = text(&started, "admin").to_owned();
         let relay = plan.link.map(|link| Relay::start(runtime, link, tunnel)).transpose()?;
         let reached = relay.as_ref().map_or(tunnel, |relay| relay.address);
         let pin = plan.tls.then(|| text(&started, "pin"));
-        let (client, started) = client(&token, reached, pin, direct).await?;
+        let (client, started) = client(&token, reached, pin, direct, &tunnels).await?;
         let admin = [admin, text(&started, "admin").to_owned()];
         let (_relay, _state) = (relay, state);
         let world = World { entry, direct, admin, client, server, backend, _relay, _state };

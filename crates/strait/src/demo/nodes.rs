@@ -132,6 +132,7 @@ fn client_config(tunnel: SocketAddr, token: Token, samples: &Samples) -> io::Res
         pin: None,
         id: "demo-client".to_owned(),
         once: false,
+        tunnels: 1,
     });
     let web = service("web", samples.http, Scheme::Http, &[Protocol::Http, Protocol::WebSocket])?;
     let grpc = service("sampler", samples.grpc, Scheme::H2c, &[Protocol::Grpc])?;

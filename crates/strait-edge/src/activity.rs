@@ -38,6 +38,7 @@ pub(crate) struct Activity {
     moved: AtomicU64,
     linger: AtomicBool,
     reset: AtomicBool,
+    leaving: AtomicBool,
 }
 
 /// What the timeouts say.
@@ -68,6 +69,7 @@ impl Activity {
             moved: AtomicU64::new(0),
             linger: AtomicBool::new(false),
             reset: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         })
     }
 
@@ -150,6 +152,15 @@ impl Activity {
         self.reset.load(Relaxed)
     }
 
+    /// No further request is wanted.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
     /// Judges the connection. `heads` is whether unfinished heads can be told from other
     /// bytes, which is so on HTTP/1 only.
     pub(crate) fn verdict(&self, settings: &Settings, heads: bool) -> Verdict {
@@ -191,8 +202,8 @@ impl Active {
     }
 }
 
-/// Whether an answer is held up by its visitor: there is some of it, and the HTTP library, which
-/// sends it, asks for no more.
+/// Whether an answer is held up by its visitor: there is some of it, and whoever
+/// sends it asks for no more.
 #[derive(Default)]
 pub(crate) struct Held(bool);
 

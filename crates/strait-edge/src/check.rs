@@ -7,14 +7,17 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use strait_engine::{Body, BoxBody, Data, Fault, Part, Protocol, Reason, RequestHead};
 
 use crate::classify::{classify, urgency};
 use crate::grpc::message::{Cutter, Joined, Joiner};
-use crate::http1::answer::{Heads, Heard};
+use crate::http::hop::Fields;
+use crate::http1::answer::read::{Heads, Heard};
 use crate::http1::body::Decoder;
 use crate::http1::chunked::Step;
+use crate::http1::head::Seen;
+use crate::http1::request::read;
 use crate::peer::{Peer, TrustedProxies};
 use crate::websocket::frame::{self, Rules, Writer};
 use crate::{Settings, forwarded};
@@ -185,6 +188,53 @@ pub fn answer(wire: &[u8], sizes: &[usize], method: &Method) -> (Answered, Optio
     (said, fault)
 }
 
+/// A request of a visitor.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Method, target and fields.
+    pub head: (Method, Uri, HeaderMap),
+    /// The body as far as it came.
+    pub body: Vec<u8>,
+    /// The trailers.
+    pub trailers: Option<HeaderMap>,
+    /// All of it came.
+    pub ended: bool,
+}
+
+/// Reads what a visitor sends in the given sizes as requests, one behind the other; and the reason
+/// why something is none.
+pub fn requests(wire: &[u8], sizes: &[usize]) -> (Vec<Asked>, Option<Reason>) {
+    let (mut asked, mut seen, settings) = (Vec::new(), Seen::default(), Settings::default());
+    let mut body: Option<Decoder> = None;
+    let mut read = |input: &mut BytesMut| {
+        let Some(decoder) = &mut body else {
+            let Some(head) = read::take(input, &mut seen, &settings)? else { return Ok(false) };
+            body = Some(Decoder::new(head.framing, settings.max_header_fields));
+            let Parts { method, uri, headers, .. } = head.parts;
+            let head = (method, uri, headers);
+            asked.push(Asked { head, body: Vec::new(), trailers: None, ended: false });
+            return Ok(true);
+        };
+        let bad = |what| Fault::because(Reason::BadRequest, what);
+        let step = decoder.next(input).map_err(bad)?;
+        if let (Some(step), Some(last)) = (&step, asked.last_mut()) {
+            match step {
+                Step::Data(bytes) => last.body.extend_from_slice(bytes),
+                Step::End(trailers) => {
+                    (last.ended, last.trailers) = (true, trailers.clone());
+                    body = None;
+                }
+            }
+        }
+        Ok(step.is_some())
+    };
+    let (_, fault) = cut(wire, sizes, |input| {
+        while read(input)? {}
+        Ok(None)
+    });
+    (asked, fault)
+}
+
 /// What an entry makes of a request's head.
 #[derive(Debug)]
 pub struct Head {
@@ -211,10 +261,11 @@ pub fn request_head(mut parts: Parts, trusted: bool) -> Option<Head> {
     let peer = Peer::new(address, &trusted);
     let visitor = forwarded::visitor(&parts.headers, &peer, &trusted);
     let scheme = forwarded::scheme(&parts.headers, &peer, Scheme::HTTP);
-    let made = classify(&mut parts, &scheme, &Settings::default()).ok()?;
+    let fields = Fields::of(&parts.headers);
+    let made = classify(&mut parts, fields, &scheme, &Settings::default()).ok()?;
     let mut head = made.head;
-    forwarded::set(made.fields, &mut head.headers, &peer, &scheme, &head.authority);
-    let trace = forwarded::trace(made.fields, &mut head.headers);
+    forwarded::set(fields, &mut head.headers, &peer, &scheme, &head.authority);
+    let trace = forwarded::trace(fields, &mut head.headers);
     let urgency = urgency(&head.headers);
     Some(Head { visitor, protocol: made.protocol, head, length: made.length, trace, urgency })
 }

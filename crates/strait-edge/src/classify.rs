@@ -1,4 +1,4 @@
-//! From what an HTTP library parsed to a request head: which protocol, for whom, valid or not.
+//! From what was parsed to a request head: which protocol, for whom, valid or not.
 
 use bytes::Bytes;
 use http::header::{
@@ -26,8 +26,6 @@ pub(crate) struct Classified {
     pub(crate) must_close: bool,
     /// The visitor may wait to hear that its body is wanted (RFC 9110 10.1.1).
     pub(crate) awaits_continue: bool,
-    /// What the visitor's head had.
-    pub(crate) fields: Fields,
 }
 
 /// Why an entry refuses a request itself.
@@ -64,10 +62,11 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         && matches!(value.get(head.len()), None | Some(b'+' | b';' | b' '))
 }
 
-/// Makes a request head, or says why not; then `parts` are as they were. Applies the sizes of
+/// Makes a request head of `parts`, which have `fields`, or says why not; then `parts` are as they were. Applies the sizes of
 /// `settings`.
 pub(crate) fn classify(
     parts: &mut Parts,
+    fields: Fields,
     scheme: &Scheme,
     settings: &Settings,
 ) -> Result<Classified, Refusal> {
@@ -84,7 +83,6 @@ pub(crate) fn classify(
     check_sizes(uri, headers, settings)?;
     let http1 = version < Version::HTTP_2;
     let authority = authority(version, uri, headers)?;
-    let fields = Fields::of(headers);
     let chunked = http1 && fields.have(Fields::TRANSFER_ENCODING) && is_chunked(version, headers)?;
     if !http1 {
         check_values(headers)?;
@@ -132,7 +130,7 @@ pub(crate) fn classify(
         join_cookies(&mut headers);
     }
     let head = RequestHead { method, scheme: scheme.clone(), authority, path, headers };
-    Ok(Classified { protocol, head, length, websocket_key, must_close, awaits_continue, fields })
+    Ok(Classified { protocol, head, length, websocket_key, must_close, awaits_continue })
 }
 
 /// Whether the visitor expects `100 Continue`. HTTP/1.0 has no expectations.
@@ -182,7 +180,7 @@ pub(crate) fn fits(headers: &HeaderMap, settings: &Settings) -> bool {
 }
 
 /// Whether the body comes in chunks. Refuses framing that could be read in two ways (RFC 9112
-/// 6.3), of which the HTTP library has refused the grossest forms already.
+/// 6.3), as whoever has read it already did on HTTP/1.
 fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, Fault> {
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(encoding) = encodings.next() else { return Ok(false) };
@@ -324,7 +322,8 @@ mod tests {
     }
 
     fn run(mut parts: Parts) -> Result<Classified, Refusal> {
-        classify(&mut parts, &Scheme::HTTP, &Settings::default())
+        let fields = Fields::of(&parts.headers);
+        classify(&mut parts, fields, &Scheme::HTTP, &Settings::default())
     }
 
     fn reason(parts: Parts) -> Option<Reason> {

@@ -32,6 +32,11 @@ impl Half {
             .map(|conn| conn.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Nobody waits for what comes, as far as its caller knows: see [`Conn::unattended`].
+    pub(crate) fn unattended(&self) {
+        self.lock().unattended();
+    }
+
     // Held for one poll of the socket, never over an await.
     fn lock(&self) -> MutexGuard<'_, Conn> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

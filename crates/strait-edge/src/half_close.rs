@@ -42,7 +42,7 @@ pub(crate) enum Next {
     Look,
     /// Send [`INTERIM`] as well.
     Ask,
-    /// Let the HTTP library see the end: nothing is carried, or the request has no end.
+    /// Let whoever reads see the end: nothing is carried, or the request has no end.
     End,
 }
 

@@ -61,9 +61,9 @@ pub(crate) struct Conn {
     activity: Option<Arc<Activity>>,
     allowance: Option<Box<Allowance>>,
     half_close: Option<Box<HalfClose>>,
-    /// The HTTP library holds bytes that there was no room for.
+    /// Whoever writes holds bytes that there was no room for.
     unwritten: bool,
-    /// The HTTP library waits for what comes, and so for the visitor's end.
+    /// Somebody waits for what comes, and so for the visitor's end.
     reads: bool,
     look: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
@@ -109,6 +109,11 @@ impl Conn {
         matches!(self.stream, Stream::Tls(_))
     }
 
+    /// Whoever waits for what comes may stop at any time, so a visitor who leaves is looked for.
+    pub(crate) fn unattended(&mut self) {
+        self.reads = false;
+    }
+
     fn writes(&mut self) {
         self.unwritten = true;
         if let Some(activity) = &self.activity {
@@ -116,18 +121,15 @@ impl Conn {
         }
     }
 
-    /// What the HTTP library hands over after a handshake: on HTTP/1 the connection that it
-    /// was given, which no longer reports, and on HTTP/2 one stream.
+    /// The stream of an HTTP/2 connection that the HTTP library hands over after a handshake.
     pub(crate) fn upgraded(upgraded: Upgraded) -> Conn {
-        let parts = match upgraded.downcast::<TokioIo<Conn>>() {
-            Ok(parts) => parts,
-            Err(stream) => return Conn::new(Stream::Http2(TokioIo::new(stream)), Bytes::new()),
-        };
-        let mut conn = parts.io.into_inner();
-        // Even when empty they would hold on to the HTTP library's whole read buffer.
-        conn.replay = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf };
-        conn.activity = None;
-        conn
+        Conn::new(Stream::Http2(TokioIo::new(upgraded)), Bytes::new())
+    }
+
+    /// The same connection, which no longer reports.
+    pub(crate) fn unwatched(mut self) -> Conn {
+        self.activity = None;
+        self
     }
 
     /// A stream that an extended CONNECT has opened to a service.
@@ -160,7 +162,7 @@ impl Conn {
         self.allowance.is_none()
     }
 
-    /// The visitor has shut its side: ready when the HTTP library shall know.
+    /// The visitor has shut its side: ready when whoever reads shall know.
     fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(activity) = self.activity.as_ref().filter(|_| self.is_http1()) else {
             return Poll::Ready(Ok(()));
@@ -337,7 +339,7 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The library flushes when it has written all.
+        // Who flushes has written all.
         self.unwritten = false;
         self.look(cx)?;
         each!(&mut self.stream, io => Pin::new(io).poll_flush(cx))
@@ -346,7 +348,7 @@ impl AsyncWrite for Conn {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.ended && this.activity.is_some() && matches!(this.stream, Stream::Tcp(_)) {
-            // The library lets go of it next, and closing says the same: nothing is left unread
+            // It is let go of next, and closing says the same: nothing is left unread
             // that would make a reset of it.
             return Poll::Ready(Ok(()));
         }

@@ -26,7 +26,10 @@ use crate::allowance::Allowance;
 use crate::arriving::Arriving;
 use crate::detect::{self, Version};
 use crate::grpc::web_cors::Cors;
+use crate::http::hop::Fields;
+use crate::http::incoming::{self as body, Upgrade};
 use crate::http::outgoing::Outgoing;
+use crate::http1::serve::serve as serve_http1;
 use crate::io::{Conn, Stream};
 use crate::peer::{Peer, TrustedProxies};
 use crate::proxy_protocol::ProxyProtocol;
@@ -187,7 +190,6 @@ async fn connection(
         ));
     }
     let server_name = conn.server_name();
-    let conn = TokioIo::new(conn);
     let secure = entry.tls.is_some();
     let settings = entry.settings.clone();
     let door = Arc::new(Door {
@@ -198,20 +200,24 @@ async fn connection(
         activity: activity.clone(),
         tasks: tasks.clone(),
     });
-    let service = service_fn(move |request: Request<Incoming>| {
-        let door = door.clone();
-        // At once: the library may look for the visitor's end before it first polls this.
-        let active = door.activity.request(request.version());
-        async move { Ok::<Response<Outgoing>, Infallible>(visit(door, active, request).await) }
-    });
     match version {
         Version::Http1 => {
-            let served = http1(&settings).serve_connection(conn, service).with_upgrades();
-            let served = pin!(served);
-            watch(served, |c| c.graceful_shutdown(), &activity, &settings, true, tasks.drain())
-                .await;
+            let served = pin!(serve_http1(conn, door, &settings));
+            watch(served, |_| activity.leave(), &activity, &settings, true, tasks.drain()).await;
         }
         Version::Http2 => {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let door = door.clone();
+                // At once: the library may look for the visitor's end before it first polls this.
+                let active = door.activity.request(request.version());
+                let (mut parts, body) = request.into_parts();
+                let upgrade = parts.extensions.remove().map(Upgrade::Http2);
+                let fields = Fields::of(&parts.headers);
+                let visit =
+                    visit(door, active, (parts, fields), body::Incoming::Http2(body), upgrade);
+                async move { Ok::<Response<Outgoing>, Infallible>(visit.await) }
+            });
+            let conn = TokioIo::new(conn);
             let served = http2(&settings, tasks.clone()).serve_connection(conn, service);
             let served = pin!(served);
             watch(served, |c| c.graceful_shutdown(), &activity, &settings, false, tasks.drain())
@@ -276,17 +282,6 @@ async fn detect_version<T: tokio::io::AsyncRead + Unpin>(
     let found =
         timeout(or_never(settings.headers), detect::version(io, first)).await.map_err(slow)??;
     Ok(Some(found))
-}
-
-fn http1(settings: &Settings) -> hyper::server::conn::http1::Builder {
-    let mut http1 = hyper::server::conn::http1::Builder::new();
-    // Our own watch tells a slow head from an idle connection; the library's does not.
-    http1.header_read_timeout(None);
-    http1.max_buf_size((settings.max_header_bytes + settings.max_uri).max(128 << 10));
-    if settings.max_header_fields > 100 {
-        http1.max_headers(settings.max_header_fields);
-    }
-    http1
 }
 
 /// Window of one HTTP/2 stream in bytes.
@@ -403,7 +398,7 @@ mod tests {
         let visitor = size(|(tcp, peer, entry, tasks)| connection(tcp, peer, entry, tasks));
         let socket = size(crate::websocket::entry::Relay::run);
         println!("bytes of a task: a connection {visitor}, a WebSocket {socket}");
-        assert!(visitor <= 2560, "{visitor}");
+        assert!(visitor <= 3456, "{visitor}");
         assert!(socket <= 1024, "{socket}");
     }
 }

@@ -74,8 +74,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Bytes of an answer's head that an HTTP library may hold: more than is allowed, so that
-    /// we are the ones who refuse it.
+    /// Bytes of an answer's head that may be held: more than is allowed, so that
+    /// it is refused for what it says.
     pub(crate) fn head_buffer(&self) -> usize {
         self.max_header_bytes.saturating_mul(2).max(128 << 10)
     }

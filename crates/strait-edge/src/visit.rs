@@ -8,8 +8,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use strait_engine::{
     Answer, Context, EmptyBody, Exchange, Fault, Origin, Protocol, Reason, RequestHead, RequestId,
     fault,
@@ -20,6 +19,7 @@ use crate::backend::OVER_THE_LIMIT;
 use crate::classify::{self, Classified, Refusal, classify, fits};
 use crate::grpc::web::Web;
 use crate::http::hop::Fields;
+use crate::http::incoming::{Incoming, Upgrade};
 use crate::http::outgoing::Outgoing;
 use crate::listen::{Entry, Tasks};
 use crate::peer::Peer;
@@ -169,13 +169,14 @@ impl Visit {
 /// The header that names the kind of fault on answers of our own.
 pub(crate) const X_STRAIT_ERROR: HeaderName = HeaderName::from_static("x-strait-error");
 
-/// Answers one request.
+/// Answers one request, whose head has `fields`.
 pub(crate) async fn visit(
     door: Arc<Door>,
     active: Active,
-    request: Request<Incoming>,
+    (mut parts, fields): (Parts, Fields),
+    body: Incoming,
+    upgrade: Option<Upgrade>,
 ) -> Response<Outgoing> {
-    let (mut parts, body) = request.into_parts();
     let entry = door.entry.load_full();
     let mut visit = Visit {
         active,
@@ -187,27 +188,19 @@ pub(crate) async fn visit(
         entry,
         door,
     };
-    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let own = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let scheme = forwarded::scheme(&parts.headers, &visit.door.peer, own);
     let settings = &visit.entry.settings;
-    let Classified {
-        protocol,
-        mut head,
-        length,
-        websocket_key,
-        must_close,
-        awaits_continue,
-        fields,
-    } = match classify(&mut parts, &scheme, settings) {
-        Ok(classified) => classified,
-        Err(refusal) => {
-            if !http_body::Body::is_end_stream(&body) {
-                visit.door.activity.left_unread();
+    let Classified { protocol, mut head, length, websocket_key, must_close, awaits_continue } =
+        match classify(&mut parts, fields, &scheme, settings) {
+            Ok(classified) => classified,
+            Err(refusal) => {
+                if !body.is_end() {
+                    visit.door.activity.left_unread();
+                }
+                return refuse(visit, &parts, refusal);
             }
-            return refuse(visit, &parts, refusal);
-        }
-    };
+        };
     visit.must_close = must_close;
     if let Some(headers) = preflight(&visit.entry, protocol, &head) {
         return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
@@ -215,8 +208,7 @@ pub(crate) async fn visit(
     let web = web(&visit.entry, protocol, &mut head);
     let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
     let mut context = visit.context(protocol);
-    context.awaits_continue =
-        awaits_continue && protocol == Protocol::Http && !http_body::Body::is_end_stream(&body);
+    context.awaits_continue = awaits_continue && protocol == Protocol::Http && !body.is_end();
     context.misdirected = visit.door.is_for_another(&head);
     context.trace = forwarded::trace(fields, &mut head.headers);
     context.hops = forwarded::hops(fields, &mut head.headers);
@@ -262,6 +254,24 @@ fn refuse(mut visit: Visit, parts: &Parts, refusal: Refusal) -> Response<Outgoin
     };
     upstream.refused(&refused, response.status(), &fault);
     response
+}
+
+/// Answers what is no request because of `fault`, and has that recorded.
+pub(crate) fn refuse_unread(door: Arc<Door>, active: Active, fault: &Fault) -> Response<Outgoing> {
+    let (parts, ()) = http::Request::new(()).into_parts();
+    let entry = door.entry.load_full();
+    let visit = Visit {
+        active,
+        id: RequestId::new(),
+        address: forwarded::visitor(&parts.headers, &door.peer, &entry.trusted_proxies),
+        version: parts.version,
+        is_head: false,
+        must_close: true,
+        entry,
+        door,
+    };
+    visit.record(&outline(&parts, visit.context(Protocol::Http)), fault);
+    visit.refuse(fault)
 }
 
 /// What is recorded of a request whose head is refused.

@@ -101,6 +101,35 @@ pub fn service_answer(bytes: &[u8]) {
     }
 }
 
+/// Reads any bytes as a visitor's requests, at once and in many pieces: they are the same, and so is
+/// where one ends and the next begins.
+pub fn visitor_requests(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let sizes = sizes(&mut input);
+    let wire = input.rest();
+    let (whole, whole_end) = check::requests(wire, &[wire.len().max(1)]);
+    let (many, many_end) = check::requests(wire, &sizes);
+    assert_eq!(whole, many);
+    // A head that comes in pieces is judged when its end is there.
+    assert!(many_end.is_none() || many_end == whole_end, "{many_end:?} is not {whole_end:?}");
+    for asked in &many {
+        let fields = &asked.head.2;
+        let lengths: Vec<_> = fields.get_all("content-length").iter().collect();
+        let chunked = fields.contains_key("transfer-encoding");
+        assert!(!chunked || lengths.is_empty(), "framed twice: {asked:?}");
+        assert!(chunked || !lengths.is_empty() || asked.body.is_empty(), "{asked:?}");
+        assert!(chunked || asked.trailers.is_none(), "{asked:?}");
+    }
+    if let Some((last, before)) = many.split_last() {
+        assert!(before.iter().all(|asked| asked.ended), "a request within another");
+        // A request that lacks its end is none, and those before it are what they were.
+        let (cut, _) = check::requests(&wire[..wire.len() - 1], &sizes);
+        let complete = |all: &[check::Asked]| all.iter().filter(|asked| asked.ended).count();
+        assert!(complete(&cut) <= complete(&many) && complete(&cut) + 1 >= complete(&many));
+        assert_eq!(cut[..complete(&cut)], many[..complete(&cut)], "{last:?}");
+    }
+}
+
 /// Makes a request of lines of text (method, target, then `name:value`) and classifies it.
 /// What is accepted has one authority, a path, and nothing hop-by-hop.
 pub fn request_head(bytes: &[u8]) {

@@ -12,7 +12,7 @@ mod model;
 mod mux;
 
 pub use decode::wire_decode;
-pub use edge::{grpc_messages, request_head, service_answer, websocket_frames};
+pub use edge::{grpc_messages, request_head, service_answer, visitor_requests, websocket_frames};
 pub use model::mux_pair;
 pub use mux::mux_end;
 
@@ -20,7 +20,7 @@ pub use mux::mux_end;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("wire_decode", wire_decode),
     ("mux_end", mux_end),
     ("mux_pair", mux_pair),
@@ -28,4 +28,5 @@ pub const TARGETS: [Target; 7] = [
     ("websocket_frames", websocket_frames),
     ("request_head", request_head),
     ("service_answer", service_answer),
+    ("visitor_requests", visitor_requests),
 ];

@@ -56,4 +56,5 @@ macro_rules! replays {
     };
 }
 
-replays!(wire_decode mux_end mux_pair grpc_messages websocket_frames request_head service_answer);
+replays!(wire_decode mux_end mux_pair grpc_messages websocket_frames request_head service_answer
+    visitor_requests);

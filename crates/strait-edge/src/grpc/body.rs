@@ -1,4 +1,4 @@
-//! Bodies of gRPC messages between the HTTP library and the engine.
+//! Bodies of gRPC messages between a connection and the engine.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,7 @@ use crate::grpc::status;
 use crate::http::body::Cut;
 use crate::http::upload::Upload;
 
-/// Messages on their way into the HTTP library.
+/// Messages on their way to a connection.
 pub(crate) struct Messages {
     body: BoxBody,
     joiner: Joiner,
@@ -63,7 +63,7 @@ impl Messages {
         }
     }
 
-    /// The next frame of the HTTP library's body.
+    /// The next frame.
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
-use hyper::body::Incoming;
 use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_part};
 
 use crate::classify::is_grpc;
@@ -14,8 +13,9 @@ use crate::grpc::message::Cutter;
 use crate::grpc::read::{self, Read, Source};
 use crate::grpc::web::Web;
 use crate::grpc::{status, timeout};
-use crate::http::entry::{visitor_body, visitor_fault};
+use crate::http::entry::visitor_body;
 use crate::http::hop::{Fields, strip_with};
+use crate::http::incoming::Incoming;
 use crate::http::outgoing::Outgoing;
 use crate::visit::{Requested, Visit, X_STRAIT_ERROR, carry as carry_visit};
 
@@ -28,14 +28,11 @@ pub(crate) async fn carry(
 ) -> Response<Outgoing> {
     let cutter = Cutter::new(visit.entry.settings.max_message, Reason::BadRequest);
     let body: BoxBody = match &web {
-        _ if http_body::Body::is_end_stream(&body) => Box::new(EmptyBody),
-        None => Box::new(CallerBody {
-            messages: read::Messages::new(body, cutter),
-            broken: |error| visitor_fault(&error),
-        }),
+        _ if body.is_end() => Box::new(EmptyBody),
+        None => Box::new(CallerBody(read::Messages::new(body, cutter))),
         Some(web) => {
             let body = web.decoded(visitor_body(&visit, &request, body));
-            Box::new(CallerBody { messages: read::Messages::new(body, cutter), broken: |f| f })
+            Box::new(CallerBody(read::Messages::new(body, cutter)))
         }
     };
     match timeout::read(&request.head.headers) {
@@ -100,24 +97,19 @@ async fn respond(visit: Visit, answer: Answer, web: Option<Web>) -> Response<Out
 }
 
 /// The messages of a caller.
-struct CallerBody<S: Source> {
-    messages: read::Messages<S>,
-    /// The fault of a caller who breaks off.
-    broken: fn(S::Error) -> Fault,
-}
+struct CallerBody<S>(read::Messages<S>);
 
-impl<S: Source + Send + 'static> Body for CallerBody<S> {
+impl<S: Source<Error = Fault> + Send + 'static> Body for CallerBody<S> {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
-        Poll::Ready(match ready!(self.messages.poll(cx)) {
+        Poll::Ready(match ready!(self.0.poll(cx)) {
             Read::Data(data) => Some(Ok(Part::Data(data))),
             // Callers have no trailers in gRPC.
             Read::End(_) => None,
-            Read::Broken(error) => Some(Err((self.broken)(error))),
-            Read::Wrong(fault) => Some(Err(fault)),
+            Read::Broken(fault) | Read::Wrong(fault) => Some(Err(fault)),
         })
     }
 
     fn is_end(&self) -> bool {
-        self.messages.is_end()
+        self.0.is_end()
     }
 }

@@ -4,12 +4,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::Body as _;
-use hyper::body::Incoming;
 use strait_engine::{Data, Fault, Part};
 
 use crate::grpc::message::Cutter;
-use crate::http::body::poll_incoming;
+use crate::http::incoming::Incoming;
 use crate::http2::answer::Receiving;
 
 /// Where the bytes of messages come from.
@@ -25,14 +23,14 @@ pub(crate) trait Source {
 }
 
 impl Source for Incoming {
-    type Error = hyper::Error;
+    type Error = Fault;
 
-    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, hyper::Error>>> {
-        poll_incoming(self, cx)
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        Incoming::poll_part(self, cx)
     }
 
     fn is_end(&self) -> bool {
-        self.is_end_stream()
+        Incoming::is_end(self)
     }
 }
 

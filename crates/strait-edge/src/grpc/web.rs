@@ -161,7 +161,7 @@ impl Encoded {
         self.over
     }
 
-    /// The next frame of the HTTP library's body.
+    /// The next frame.
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Bodies between an HTTP library and the engine. Each is pulled through the other: no
+//! Bodies between a connection and the engine. Each is pulled through the other: no
 //! task and no channel in between.
 
 use std::error::Error;
@@ -11,16 +11,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
-use strait_engine::{BoxBody, Data, EmptyBody, Fault, Part, Reason};
+use http_body::{Frame, SizeHint};
+use strait_engine::{BoxBody, EmptyBody, Fault, Part, Reason};
 use tokio::time::{Instant, Sleep};
 
 use crate::http::hop::strip_trailers;
 use crate::http::upload::Upload;
 use crate::settings::or_never;
 
-/// A fault as the HTTP library's body error. What it does with it is a visible cut: on
+/// A fault as the error of a body that is written. What comes of it is a visible cut: on
 /// HTTP/1 the connection closes before the end, on HTTP/2 the stream is reset.
 #[derive(Debug)]
 pub(crate) struct Cut {
@@ -37,6 +36,11 @@ impl From<Fault> for Cut {
 }
 
 impl Cut {
+    /// The fault behind it.
+    pub(crate) fn into_fault(self) -> Fault {
+        self.fault
+    }
+
     /// The code of the reset.
     pub(crate) fn code(&self) -> h2::Reason {
         self.reset.reason().unwrap_or(h2::Reason::CANCEL)
@@ -55,44 +59,10 @@ impl Error for Cut {
     }
 }
 
-/// The first cause of type `T` behind an error of the HTTP library.
-pub(crate) fn cause<T: Error + 'static>(error: &hyper::Error) -> Option<&T> {
-    let mut next = error.source();
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 /// Whether what came is nonsense, rather than the connection lost: TLS tells of malformed records
 /// by its kind of error.
 pub(crate) fn is_malformed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
-}
-
-/// The next part of an incoming body. Empty pieces are dropped: HTTP/2 peers allow only
-/// a hundred of them in a connection's life.
-pub(crate) fn poll_incoming(
-    body: &mut Incoming,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Part, hyper::Error>>> {
-    loop {
-        let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)?) else {
-            return Poll::Ready(None);
-        };
-        match frame.into_data() {
-            Ok(bytes) if bytes.is_empty() => {}
-            Ok(bytes) => return Poll::Ready(Some(Ok(Part::Data(Data::plain(bytes))))),
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    return Poll::Ready(Some(Ok(Part::Trailers(trailers))));
-                }
-            }
-        }
-    }
 }
 
 /// Compares a body with the length that its head announced.
@@ -161,7 +131,7 @@ impl Idle {
     }
 }
 
-/// A plain body on its way into the HTTP library: of a request to a backend, or of an
+/// A plain body on its way to a connection: of a request to a backend, or of an
 /// answer to a visitor.
 pub(crate) struct Plain {
     body: BoxBody,
@@ -241,7 +211,7 @@ impl Plain {
             return Some(self.fail(fault));
         }
         if self.length.left() == Some(0) {
-            // After the last announced byte the library asks no more. Without seeing the
+            // After the last announced byte nobody asks for more. Without seeing the
             // end ourselves we would drop the body before it, which means to cancel.
             self.last = Some(bytes);
             return self.body.is_end().then(|| self.finish());
@@ -255,7 +225,7 @@ impl Plain {
         Some(Some(Ok(Frame::data(bytes))))
     }
 
-    /// The next frame of the HTTP library's body.
+    /// The next frame.
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -289,7 +259,7 @@ impl Plain {
         self.length.may_end() && self.last.is_none() && self.body.is_end()
     }
 
-    /// The exact size where it is known, so that the library frames by it.
+    /// The exact size where it is known, so that it is framed by it.
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self.length.left().or_else(|| self.body.size()) {
             Some(size) => SizeHint::with_exact(size),
@@ -303,6 +273,7 @@ mod tests {
     use super::*;
     use crate::http::upload::AbortUpload;
     use std::future::poll_fn;
+    use strait_engine::Data;
 
     struct Parts(Vec<Result<Part, Fault>>);
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use strait_engine::{Answer, Body, BoxBody, EmptyBody, Fault, Part, Reason, next_part};
 use tokio::runtime::Handle;
 
-use crate::http::body::{Idle, Plain, cause, is_malformed, poll_incoming};
+use crate::http::body::{Idle, Plain};
 use crate::http::hop::{content_length, remove, strip};
+use crate::http::incoming::Incoming;
 use crate::http::outgoing::Outgoing;
 use crate::visit::{Door, Requested, Visit, carry as carry_visit};
 
@@ -91,8 +91,8 @@ async fn end_of(body: &mut BoxBody) -> Result<(), Fault> {
 }
 
 /// The body of a visitor's request.
-pub(crate) fn visitor_body(visit: &Visit, request: &Requested, body: Incoming) -> BoxBody {
-    if http_body::Body::is_end_stream(&body) {
+pub(crate) fn visitor_body(visit: &Visit, request: &Requested, mut body: Incoming) -> BoxBody {
+    if body.is_end() {
         return Box::new(EmptyBody);
     }
     let settings = &visit.entry.settings;
@@ -100,6 +100,7 @@ pub(crate) fn visitor_body(visit: &Visit, request: &Requested, body: Incoming) -
     let awaits_continue = request.context.awaits_continue && !http2;
     if awaits_continue {
         visit.door.activity.await_continue(true);
+        body.await_continue();
     }
     Box::new(VisitorBody {
         body: Some(body),
@@ -123,7 +124,7 @@ struct VisitorBody {
     idle: Idle,
     door: Arc<Door>,
     http2: bool,
-    /// By HTTP/1, where the library sends `100 Continue` when it is first polled.
+    /// By HTTP/1, where the visitor is told `100 Continue` when it is first polled.
     awaits_continue: bool,
     ended: bool,
 }
@@ -140,7 +141,7 @@ async fn leave_unread(mut body: Incoming) {
     let rest = async {
         let mut room = LEFT_OVER;
         while room > 0 {
-            match poll_fn(|cx| poll_incoming(&mut body, cx)).await {
+            match poll_fn(|cx| body.poll_part(cx)).await {
                 Some(Ok(Part::Data(data))) => room = room.saturating_sub(data.bytes.len()),
                 // It ended after all, or the visitor has reset it.
                 _ => return,
@@ -157,7 +158,7 @@ impl Body for VisitorBody {
         if std::mem::take(&mut self.awaits_continue) {
             self.door.activity.await_continue(false);
         }
-        let polled = poll_incoming(body, cx);
+        let polled = body.poll_part(cx);
         if !self.http2 {
             self.door.activity.want_body(polled.is_pending());
         }
@@ -183,7 +184,7 @@ impl Body for VisitorBody {
                 self.ended = matches!(part, Part::Trailers(_));
                 Some(Ok(part))
             }
-            Some(Err(error)) => Some(Err(visitor_fault(&error))),
+            Some(Err(fault)) => Some(Err(fault)),
             None => {
                 self.ended = true;
                 None
@@ -192,7 +193,7 @@ impl Body for VisitorBody {
     }
 
     fn is_end(&self) -> bool {
-        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.body.as_ref().is_none_or(Incoming::is_end)
     }
 
     fn size(&self) -> Option<u64> {
@@ -213,11 +214,4 @@ impl Drop for VisitorBody {
             _ => self.door.activity.left_unread(),
         }
     }
-}
-
-/// Why a visitor's body broke: it sent nonsense, or it left.
-pub(crate) fn visitor_fault(error: &hyper::Error) -> Fault {
-    let malformed = cause::<std::io::Error>(error).is_some_and(is_malformed);
-    let reason = if malformed { Reason::BadRequest } else { Reason::Cancelled };
-    Fault::because(reason, error.to_string())
 }

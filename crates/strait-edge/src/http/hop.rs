@@ -14,7 +14,7 @@ impl Fields {
     pub(crate) const UPGRADE: Fields = Fields(1 << 2);
     /// The others of one connection.
     const HOP: Fields = Fields(1 << 3);
-    const TE: Fields = Fields(1 << 4);
+    pub(crate) const TE: Fields = Fields(1 << 4);
     pub(crate) const EXPECT: Fields = Fields(1 << 5);
     pub(crate) const HOST: Fields = Fields(1 << 6);
     pub(crate) const CONTENT_LENGTH: Fields = Fields(1 << 7);

@@ -3,5 +3,6 @@
 pub(crate) mod body;
 pub(crate) mod entry;
 pub(crate) mod hop;
+pub(crate) mod incoming;
 pub(crate) mod outgoing;
 pub(crate) mod upload;

@@ -1,4 +1,4 @@
-//! The one body type that goes into the HTTP library, for requests and answers alike.
+//! The one type of what is written after a head, whatever the protocol and the version of HTTP.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use strait_engine::{Body, BoxBody, Data, EmptyBody, Fault, Part, Reason};
 use tokio::task::JoinHandle;
 
-use crate::http::body::is_malformed;
+use crate::http::body::{Plain, is_malformed};
 use crate::http::upload::{AbortUpload, Upload};
 use crate::http1::chunked::{Chunked, Step};
 use crate::http1::framing::Framing;
@@ -34,7 +34,7 @@ pub(crate) struct Rest {
 
 impl Rest {
     /// Sends what is left of `sending` on the connection of `lease`.
-    pub(crate) fn start(sending: Sending, lease: &mut Lease, upload: Arc<Upload>) -> Rest {
+    pub(crate) fn start(sending: Sending<Plain>, lease: &mut Lease, upload: Arc<Upload>) -> Rest {
         let half = lease.connection.half().clone();
         let task = tokio::spawn(sending.rest(half, upload.clone()));
         Rest { task, upload: AbortUpload(upload) }
@@ -160,8 +160,8 @@ impl AnswerBody {
         }
     }
 
-    /// A cut at once would overtake what was given out before it: the HTTP library forgets what it
-    /// has not written yet, were it the head.
+    /// A cut at once would overtake what was given out before it: who writes it forgets what is not
+    /// written yet, were it the head.
     fn cut(&mut self, fault: Fault, cx: &Context<'_>) {
         // A cut of our own is the cause of whatever came after it.
         let ours = self.held.take().and_then(|held| held.rest?.upload.0.fault());

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use crate::backend::Backend;
 use crate::http::body::Plain;
 use crate::http::upload::Upload;
-use crate::http1::answer::{Head, Heads, Heard};
+use crate::http1::answer::read::{Head, Heads, Heard};
 use crate::http1::body::{Held, Rest, body, broken};
 use crate::http1::connection::Connection;
-use crate::http1::request::{self, announced_trailers};
+use crate::http1::head::announced_trailers;
+use crate::http1::request::write::write;
 use crate::http1::sending::{Sending, Sent};
 use crate::pool::Http1 as Lease;
 use crate::settings::{Settings, or_never};
@@ -71,7 +72,7 @@ impl Unheard {
 /// A request that is sent while its answer is waited for.
 pub(crate) struct Asking {
     method: Method,
-    sending: Sending,
+    sending: Sending<Plain>,
     sent: Option<Sent>,
     /// What is known of the body, if there is one.
     upload: Option<Arc<Upload>>,
@@ -92,7 +93,7 @@ impl Asking {
         if awaits_continue {
             more.insert(EXPECT, HeaderValue::from_static("100-continue"));
         }
-        let (written, framed) = request::write(backend, head, has_body, &more)?;
+        let (written, framed) = write(backend, head, has_body, &more)?;
         let mut asking = Asking::bodiless(head.method.clone(), written);
         if has_body {
             let upload = Arc::<Upload>::default();
@@ -100,7 +101,7 @@ impl Asking {
             let plain = Plain::request(body, framed.length, upload.clone());
             let trailers = announced_trailers(&head.headers);
             let plain = plain.awaiting_continue(wait);
-            asking.sending.follow(plain, upload.clone(), framed.chunked, trailers);
+            asking.sending.follow(plain, framed.chunked, trailers);
             (asking.upload, asking.awaits_continue) = (Some(upload), awaits_continue);
         }
         Ok(asking)

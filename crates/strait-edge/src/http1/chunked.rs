@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use crate::http1::answer;
+use crate::http1::head;
 
 /// Digits of a chunk's size: no chunk needs more, and leading zeros have no end.
 const DIGITS: u8 = 16;
@@ -145,7 +145,7 @@ impl Chunked {
             return Ok(Some(None));
         }
         let block = Bytes::from(std::mem::take(&mut self.trailers));
-        answer::trailers(&block, self.max_fields).map(|trailers| Some(Some(trailers)))
+        head::trailers(&block, self.max_fields).map(|trailers| Some(Some(trailers)))
     }
 }
 

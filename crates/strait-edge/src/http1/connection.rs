@@ -39,6 +39,13 @@ impl Connection {
         Connection { half, input: BytesMut::new(), bulk: false, patience: None, secure }
     }
 
+    /// One that a visitor has made. Whoever serves it tells of its end.
+    pub(crate) fn of_visitor(conn: Conn) -> Connection {
+        let mut connection = Connection::new(conn);
+        connection.secure = false;
+        connection
+    }
+
     /// The connection for who writes to it.
     pub(crate) fn half(&mut self) -> &mut Half {
         &mut self.half

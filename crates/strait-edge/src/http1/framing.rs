@@ -1,9 +1,9 @@
-//! Where the body of an answer ends (RFC 9112 6.3).
+//! Where a body ends (RFC 9112 6.3).
 
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use crate::http::hop::announced;
+use crate::http::hop::{Fields, announced};
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,29 @@ impl Framing {
         if bodiless || *method == Method::HEAD {
             return Ok(Framing::Length(0));
         }
+        Ok(Framing::said(version, headers)?.unwrap_or(Framing::UntilClose))
+    }
+
+    /// Of a request that has `fields`: it has no body unless its head says so.
+    ///
+    /// # Errors
+    /// As of an answer.
+    pub(crate) fn of_request(
+        version: Version,
+        headers: &HeaderMap,
+        fields: Fields,
+    ) -> Result<Framing, &'static str> {
+        if !fields.have(Fields::CONTENT_LENGTH.and(Fields::TRANSFER_ENCODING)) {
+            return Ok(Framing::Length(0));
+        }
+        Ok(Framing::said(version, headers)?.unwrap_or(Framing::Length(0)))
+    }
+
+    /// As a head says, if it does.
+    fn said(version: Version, headers: &HeaderMap) -> Result<Option<Framing>, &'static str> {
         let (length, _) = announced(headers).map_err(|()| "malformed Content-Length")?;
         let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-        let Some(encoding) = encodings.next() else {
-            return Ok(length.map_or(Framing::UntilClose, Framing::Length));
-        };
+        let Some(encoding) = encodings.next() else { return Ok(length.map(Framing::Length)) };
         if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err("Transfer-Encoding is not exactly `chunked`");
         }
@@ -46,7 +64,7 @@ impl Framing {
         if length.is_some() {
             return Err("Transfer-Encoding beside Content-Length");
         }
-        Ok(Framing::Chunked)
+        Ok(Some(Framing::Chunked))
     }
 }
 
@@ -116,5 +134,14 @@ mod tests {
             assert!(framing(Method::GET, 200, fields).is_err(), "{fields:?}");
         }
         assert!(of_version(Version::HTTP_10, Method::GET, 200, &[CHUNKED]).is_err());
+        let mut headers = HeaderMap::new();
+        let of_request = |headers: &HeaderMap| {
+            Framing::of_request(Version::HTTP_11, headers, Fields::of(headers))
+        };
+        assert_eq!(of_request(&headers), Ok(Framing::Length(0)));
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        assert_eq!(of_request(&headers), Ok(Framing::Chunked));
+        headers.insert("content-length", HeaderValue::from_static("5"));
+        assert!(of_request(&headers).is_err());
     }
 }

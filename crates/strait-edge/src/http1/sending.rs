@@ -1,4 +1,4 @@
-//! A request on its way to a service.
+//! A message on its way: a request to a service, or an answer to a visitor.
 
 use std::fmt::Write;
 use std::future::poll_fn;
@@ -9,26 +9,57 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderName;
-use strait_engine::{BoxBody, EmptyBody, Fault, Reason};
+use http_body::{Body, Frame};
+use strait_engine::{BoxBody, EmptyBody, Fault};
 use tokio::io::AsyncWrite;
 
 use crate::half::Half;
-use crate::http::body::Plain;
+use crate::http::body::{Cut, Plain};
+use crate::http::outgoing::Outgoing;
 use crate::http::upload::Upload;
-use crate::http1::request::write_trailers;
+use crate::http1::head::write_trailers;
 
 /// How much of a body's piece goes into one buffer with what stands before and behind it, in
 /// bytes: copying it costs less than telling the kernel of three.
 const SMALL: usize = 1 << 10;
 
-/// A request that is written: its head, and its body as it comes.
-pub(crate) struct Sending {
+/// A body that is pulled while it is written.
+pub(crate) trait Source {
+    /// The next frame of it.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>>;
+
+    /// Whether no frame will come.
+    fn is_end(&self) -> bool;
+}
+
+impl Source for Plain {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        Plain::poll_frame(self, cx)
+    }
+
+    fn is_end(&self) -> bool {
+        Plain::is_end(self)
+    }
+}
+
+impl Source for Outgoing {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        Body::poll_frame(Pin::new(self), cx)
+    }
+
+    fn is_end(&self) -> bool {
+        self.is_end_stream()
+    }
+}
+
+/// A message that is written: its head, and its body as it comes.
+pub(crate) struct Sending<B> {
     /// The head, and what stands before a piece.
     front: BytesMut,
     piece: Bytes,
     /// What stands behind the piece.
     back: &'static [u8],
-    body: Option<Source>,
+    body: Option<Framed<B>>,
     /// The body was asked for what shall go with the head.
     asked: bool,
     /// Something was taken from the body.
@@ -37,19 +68,11 @@ pub(crate) struct Sending {
     begun: bool,
 }
 
-/// The body of a request and how it is framed.
-struct Source {
-    plain: Plain,
-    upload: Arc<Upload>,
+/// A body and how it is framed.
+struct Framed<B> {
+    body: B,
     chunked: bool,
     announced: Vec<HeaderName>,
-}
-
-impl Source {
-    /// The fault that cut it.
-    fn cut(&self) -> Fault {
-        self.upload.fault().unwrap_or_else(|| Fault::new(Reason::Internal))
-    }
 }
 
 /// How writing came to its end.
@@ -57,14 +80,14 @@ impl Source {
 pub(crate) enum Sent {
     /// All of it is written.
     Whole,
-    /// The service takes no more. What it says is for the reader to find: one that answers early
-    /// and closes has its answer waiting there.
+    /// The other end takes no more. What it says is for the reader to find: a service that answers
+    /// early and closes has its answer waiting there.
     Broken,
 }
 
-impl Sending {
-    /// A request whose head is this, without a body.
-    pub(crate) fn new(head: BytesMut) -> Sending {
+impl<B: Source> Sending<B> {
+    /// A message whose head is this, without a body.
+    pub(crate) fn new(head: BytesMut) -> Sending<B> {
         Sending {
             front: head,
             piece: Bytes::new(),
@@ -76,16 +99,9 @@ impl Sending {
         }
     }
 
-    /// Adds a body that is observed through `upload`. Of its trailer fields those are sent that
-    /// the head has `announced`.
-    pub(crate) fn follow(
-        &mut self,
-        plain: Plain,
-        upload: Arc<Upload>,
-        chunked: bool,
-        announced: Vec<HeaderName>,
-    ) {
-        self.body = Some(Source { plain, upload, chunked, announced });
+    /// Adds a body. Of its trailer fields those are sent that the head has `announced`.
+    pub(crate) fn follow(&mut self, body: B, chunked: bool, announced: Vec<HeaderName>) {
+        self.body = Some(Framed { body, chunked, announced });
     }
 
     /// Whether bytes of it were written.
@@ -93,7 +109,7 @@ impl Sending {
         self.begun
     }
 
-    /// Writes on; pending while the service takes no more, or the body has no more at the moment.
+    /// Writes on; pending while the other end takes no more, or the body has no more at the moment.
     ///
     /// # Errors
     /// The fault that cut the body.
@@ -123,55 +139,25 @@ impl Sending {
         }
     }
 
-    /// Writes the rest in a task of its own, until nobody wants it.
-    pub(crate) async fn rest(mut self, mut half: Half, upload: Arc<Upload>) -> Result<Sent, Fault> {
-        poll_fn(|cx| {
-            if upload.is_aborted(cx) {
-                self.give_up();
-                return Poll::Ready(Ok(Sent::Broken));
-            }
-            self.poll(&mut half, cx)
-        })
-        .await
-    }
-
-    /// The rest is not wanted: the answer is over.
-    pub(crate) fn give_up(&mut self) {
-        if let Some(body) = &mut self.body {
-            body.upload.abort();
-            // It tells its source.
-            let _ = body.plain.poll_frame(&mut Context::from_waker(Waker::noop()));
-        }
-        self.body = None;
-    }
-
-    /// The body, when nothing of the request was used.
-    pub(crate) fn into_body(self) -> Option<BoxBody> {
-        match self.body {
-            _ if self.begun || self.taken => None,
-            None => Some(Box::new(EmptyBody)),
-            Some(body) => Some(body.plain.into_body()),
-        }
-    }
-
-    fn is_written(&self) -> bool {
+    /// Whether all that was taken so far is written.
+    pub(crate) fn is_written(&self) -> bool {
         self.front.is_empty() && self.piece.is_empty() && self.back.is_empty()
     }
 
     /// Takes the next piece of the body when the last one is written. Pending when there is none
     /// at the moment.
     fn take(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+        let Some(framed) = &mut self.body else { return Poll::Ready(Ok(())) };
         // What goes with the head, and then one piece at a time.
         let idle = self.front.is_empty() && self.piece.is_empty() && self.back.is_empty();
         if std::mem::replace(&mut self.asked, true) && !idle {
             return Poll::Ready(Ok(()));
         }
-        let frame = ready!(body.plain.poll_frame(cx)).transpose().map_err(|_| body.cut())?;
+        let frame = ready!(framed.body.poll_frame(cx)).transpose().map_err(Cut::into_fault)?;
         self.taken = true;
-        let chunked = body.chunked;
-        let ends = frame.is_none() || body.plain.is_end();
-        match frame.map(http_body::Frame::into_data) {
+        let chunked = framed.chunked;
+        let ends = frame.is_none() || framed.body.is_end();
+        match frame.map(Frame::into_data) {
             Some(Ok(piece)) => {
                 if chunked {
                     // Never fails on memory.
@@ -183,7 +169,7 @@ impl Sending {
             Some(Err(frame)) => {
                 if let (true, Ok(trailers)) = (chunked, frame.into_trailers()) {
                     self.front.extend_from_slice(b"0\r\n");
-                    write_trailers(&mut self.front, &trailers, &body.announced);
+                    write_trailers(&mut self.front, &trailers, &framed.announced);
                     self.front.extend_from_slice(b"\r\n");
                 }
                 self.body = None;
@@ -223,5 +209,38 @@ impl Sending {
             written -= n;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Sending<Plain> {
+    /// Writes the rest in a task of its own, until nobody wants it.
+    pub(crate) async fn rest(mut self, mut half: Half, upload: Arc<Upload>) -> Result<Sent, Fault> {
+        poll_fn(|cx| {
+            if upload.is_aborted(cx) {
+                self.give_up(&upload);
+                return Poll::Ready(Ok(Sent::Broken));
+            }
+            self.poll(&mut half, cx)
+        })
+        .await
+    }
+
+    /// The rest is not wanted: the answer is over.
+    fn give_up(&mut self, upload: &Upload) {
+        if let Some(framed) = &mut self.body {
+            upload.abort();
+            // It tells its source.
+            let _ = framed.body.poll_frame(&mut Context::from_waker(Waker::noop()));
+        }
+        self.body = None;
+    }
+
+    /// The body, when nothing of the request was used.
+    pub(crate) fn into_body(self) -> Option<BoxBody> {
+        match self.body {
+            _ if self.begun || self.taken => None,
+            None => Some(Box::new(EmptyBody)),
+            Some(framed) => Some(framed.body.into_body()),
+        }
     }
 }

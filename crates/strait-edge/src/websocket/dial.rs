@@ -8,7 +8,7 @@ use strait_engine::{Answer, Exchange, Failure, Fault, Reason, RequestHead};
 use crate::backend::Backend;
 use crate::http::outgoing::Outgoing;
 use crate::http1::carry::{Asking, Unheard};
-use crate::http1::request;
+use crate::http1::request::write::write;
 use crate::http2::answer::{Held, Receiving};
 use crate::http2::carry::{Asked, ask};
 use crate::http2::socket::Socket;
@@ -84,7 +84,7 @@ async fn upgrade(backend: &Backend, exchange: Exchange) -> Result<Dialled, Failu
     handshake::strip_leg(&mut head.headers);
     let mut of_leg = HeaderMap::new();
     let key = handshake::ask_upgrade(&mut of_leg)?;
-    let (written, _) = request::write(backend, &head, false, &of_leg)?;
+    let (written, _) = write(backend, &head, false, &of_leg)?;
     let pool = backend.pool();
     let mut lease = match pool.dial().await {
         Ok(conn) => Http1::alone(conn),

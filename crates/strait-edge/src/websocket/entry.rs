@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
 use strait_engine::{Answer, BoxBody, Fault, Reason, next_part};
 use tokio::sync::oneshot;
 
 use crate::activity::Active;
 use crate::half::Half;
 use crate::http::hop::strip;
+use crate::http::incoming::Upgrade;
 use crate::http::outgoing::Outgoing;
-use crate::io::Conn;
 use crate::listen::Tasks;
 use crate::settings::or_never;
 use crate::unless::unless;
@@ -28,7 +27,7 @@ use crate::websocket::write::{End, Pump};
 pub(crate) async fn carry(
     visit: Visit,
     request: Requested,
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<Upgrade>,
     key: Option<HeaderValue>,
 ) -> Response<Outgoing> {
     let Some(upgrade) = upgrade else {
@@ -81,7 +80,7 @@ pub(crate) async fn carry(
 
 /// An accepted socket; it lives in a task of its own until both directions are over.
 pub(crate) struct Relay {
-    upgrade: OnUpgrade,
+    upgrade: Upgrade,
     body: BoxBody,
     socket: oneshot::Sender<(Half, Cutter)>,
     link: Arc<Link>,
@@ -99,8 +98,8 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) async fn run(self) {
         let Relay { upgrade, mut body, socket, link, .. } = self;
-        let Ok(upgraded) = upgrade.await else { return };
-        let half = Half::new(Conn::upgraded(upgraded));
+        let Some(conn) = upgrade.conn().await else { return };
+        let half = Half::new(conn);
         let rules = |blame| Rules::new(self.extended, self.max_message, blame);
         let cutter = Cutter::new(rules(Reason::BadRequest), true);
         // Nobody waits for it only when the exchange is over already.

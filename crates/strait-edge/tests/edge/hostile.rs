@@ -48,6 +48,7 @@ async fn malformed_requests_are_refused_and_do_not_reach_the_backend() {
         let answer = raw_exchange(door.address, request.as_bytes()).await;
         let line = answer.replacen("HTTP/1.0", "HTTP/1.1", 1);
         assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{shown:?}: {answer}");
+        assert!(answer.contains("\r\nx-strait-error: "), "{shown:?}: {answer}");
     }
     assert_eq!(service.connections.load(std::sync::atomic::Ordering::SeqCst), 0);
 }

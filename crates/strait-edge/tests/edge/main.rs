@@ -14,6 +14,7 @@ mod life;
 mod limits;
 mod proxies;
 mod secure;
+mod serving;
 mod upstream;
 mod websocket;
 mod world;

@@ -1,12 +1,13 @@
 //! The head of a request, as it is written to a service (RFC 9112 3).
 
 use bytes::BytesMut;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, TE, TRAILER};
+use http::header::{CONTENT_LENGTH, HOST, TE};
 use http::{HeaderMap, header};
 use strait_engine::{Fault, Reason, RequestHead};
 
 use crate::backend::Backend;
 use crate::http::hop::{Fields, Hops, announced};
+use crate::http1::head::field;
 
 /// What a request's head says about the body behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,36 +66,4 @@ pub(crate) fn write(
     }
     out.extend_from_slice(b"\r\n");
     Ok((out, framed))
-}
-
-fn field(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// The names of the trailer fields that a head announces.
-pub(crate) fn announced_trailers(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(TRAILER).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
-    values.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
-}
-
-/// Writes the fields of `trailers` that were `announced`: others may be dropped on the way, and
-/// whoever merges trailers into a head would believe them (RFC 9110 6.5.1).
-pub(crate) fn write_trailers(out: &mut BytesMut, trailers: &HeaderMap, announced: &[HeaderName]) {
-    let of_the_head = [
-        header::AUTHORIZATION,
-        header::CACHE_CONTROL,
-        header::CONTENT_ENCODING,
-        header::CONTENT_RANGE,
-        header::CONTENT_TYPE,
-        header::MAX_FORWARDS,
-        header::SET_COOKIE,
-    ];
-    for (name, value) in trailers {
-        if announced.contains(name) && !of_the_head.contains(name) {
-            field(out, name, value.as_bytes());
-        }
-    }
 }

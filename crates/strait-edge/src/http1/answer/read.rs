@@ -1,20 +1,16 @@
 //! The head of an answer, as a service sends it (RFC 9112 4 and 5).
 
-use std::mem::MaybeUninit;
-
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
-use httparse::{Header, ParserConfig, Status};
+use http::{HeaderMap, Method, StatusCode, Version};
+use httparse::{ParserConfig, Status};
 use strait_engine::{Fault, Reason};
 
-use crate::backend::OVER_THE_LIMIT;
 use crate::http::hop::has_token;
 use crate::http1::framing::Framing;
+use crate::http1::head::{Room, Seen, map, what};
 use crate::settings::Settings;
 
-/// Fields of a head for which there is room without an allocation.
-const FIELDS: usize = 100;
 /// Interim answers before the final one. Services send one or two; one that sends nothing else
 /// would be read for ever.
 const INTERIM: u32 = 100;
@@ -41,19 +37,18 @@ pub(crate) enum Heard {
 
 /// Reads the head of one answer, however it is cut on the way.
 pub(crate) struct Heads {
-    /// Bytes that were looked at in vain.
-    seen: usize,
+    seen: Seen,
     interim: u32,
 }
 
 impl Heads {
     pub(crate) fn new() -> Heads {
-        Heads { seen: 0, interim: 0 }
+        Heads { seen: Seen::default(), interim: 0 }
     }
 
     /// Whether nothing has come.
     pub(crate) fn is_silent(&self) -> bool {
-        self.seen == 0 && self.interim == 0
+        self.seen.is_nothing() && self.interim == 0
     }
 
     /// Takes a head from the begin of `input`, the answer to a request by `method`.
@@ -67,10 +62,9 @@ impl Heads {
         settings: &Settings,
     ) -> Result<Heard, Fault> {
         let invalid = |what| Fault::because(Reason::BackendInvalid, what);
-        while self.may_be_whole(input) {
-            let max_fields = settings.max_header_fields.max(FIELDS);
-            let Some(raw) = Raw::read(input, max_fields).map_err(invalid)? else { break };
-            self.seen = 0;
+        while self.seen.may_be_whole(input) {
+            let Some(raw) = Raw::read(input, settings).map_err(invalid)? else { break };
+            self.seen = Seen::default();
             let (code, upgrade) = (raw.status.as_u16(), StatusCode::SWITCHING_PROTOCOLS);
             if !raw.status.is_informational() || raw.status == upgrade {
                 return raw.judge(method).map(Heard::Head).map_err(invalid);
@@ -83,19 +77,11 @@ impl Heads {
                 return Ok(Heard::Continue);
             }
         }
-        self.seen = input.len();
+        self.seen.all_of(input);
         if input.len() > settings.head_buffer() {
             return Err(invalid("the head of the answer is over the limit"));
         }
         Ok(Heard::Part)
-    }
-
-    /// Whether it pays to read `input` from its begin: the first time, for what is wrong from the
-    /// start, and then when an end may have come. A head that trickles in is not read for each byte.
-    fn may_be_whole(&self, input: &[u8]) -> bool {
-        let new = &input[self.seen.saturating_sub(3).min(input.len())..];
-        let ends = || new.windows(2).any(|two| two == b"\n\n" || two == b"\n\r");
-        !input.is_empty() && (self.seen == 0 || ends())
     }
 }
 
@@ -108,16 +94,11 @@ struct Raw {
 
 impl Raw {
     /// Takes a head from `input` when all of it is there.
-    fn read(input: &mut BytesMut, max_fields: usize) -> Result<Option<Raw>, &'static str> {
-        let mut few = [const { MaybeUninit::uninit() }; FIELDS];
-        let mut many = Vec::new();
-        if max_fields > FIELDS {
-            many.resize(max_fields, MaybeUninit::uninit());
-        }
-        let room = if many.is_empty() { &mut few[..] } else { &mut many[..] };
+    fn read(input: &mut BytesMut, settings: &Settings) -> Result<Option<Raw>, &'static str> {
+        let mut room = Room::new(settings);
         let mut answer = httparse::Response::new(&mut []);
         let parser = ParserConfig::default();
-        let read = parser.parse_response_with_uninit_headers(&mut answer, input, room);
+        let read = parser.parse_response_with_uninit_headers(&mut answer, input, room.fields());
         let Status::Complete(length) = read.map_err(what)? else { return Ok(None) };
         let code = answer.code.ok_or("no status")?;
         let status = StatusCode::from_u16(code).map_err(|_| "the status is no number of HTTP")?;
@@ -135,48 +116,6 @@ impl Raw {
             && !has_token(&headers, &CONNECTION, "close")
             && (version == Version::HTTP_11 || has_token(&headers, &CONNECTION, "keep-alive"));
         Ok(Head { status, headers, framing, keep_alive })
-    }
-}
-
-/// What is wrong with a head or with trailers.
-fn what(error: httparse::Error) -> &'static str {
-    match error {
-        httparse::Error::HeaderName => "a malformed field name in an answer",
-        httparse::Error::HeaderValue => "a malformed field value in an answer",
-        httparse::Error::NewLine => "a malformed line end in an answer",
-        httparse::Error::Status => "a malformed status",
-        httparse::Error::Token => "a malformed answer",
-        httparse::Error::TooManyHeaders => OVER_THE_LIMIT,
-        httparse::Error::Version => "not an answer of HTTP/1",
-    }
-}
-
-/// The fields that were read from `from`, as parts of `block`, which begins with the same bytes.
-fn map(fields: &[Header<'_>], from: &[u8], block: &Bytes) -> Result<HeaderMap, &'static str> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        let name = name.map_err(|_| "a malformed field name in an answer")?;
-        let at = (field.value.as_ptr() as usize).wrapping_sub(from.as_ptr() as usize);
-        let value = match block.get(at..at.wrapping_add(field.value.len())) {
-            Some(value) => HeaderValue::from_maybe_shared(block.slice_ref(value)),
-            None => HeaderValue::from_bytes(field.value),
-        };
-        let value = value.map_err(|_| "a malformed field value in an answer")?;
-        headers.try_append(name, value).map_err(|_| OVER_THE_LIMIT)?;
-    }
-    Ok(headers)
-}
-
-/// The trailer fields in `block`, which ends with an empty line.
-///
-/// # Errors
-/// What is wrong with them.
-pub(crate) fn trailers(block: &Bytes, max_fields: usize) -> Result<HeaderMap, &'static str> {
-    let mut room = vec![httparse::EMPTY_HEADER; max_fields];
-    match httparse::parse_headers(block, &mut room).map_err(what)? {
-        Status::Complete((length, fields)) if length == block.len() => map(fields, block, block),
-        _ => Err("malformed trailers"),
     }
 }
 

@@ -1,0 +1,4 @@
+//! The heads of answers.
+
+pub(crate) mod read;
+pub(crate) mod write;

@@ -1,0 +1,4 @@
+//! The heads of requests.
+
+pub(crate) mod read;
+pub(crate) mod write;

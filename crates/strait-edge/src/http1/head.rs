@@ -71,6 +71,16 @@ pub(crate) fn what(error: httparse::Error) -> &'static str {
     }
 }
 
+/// The bytes of `text`, which was read from `from`, as a part of `block`, which begins with the same
+/// bytes.
+pub(crate) fn part(text: &[u8], from: &[u8], block: &Bytes) -> Bytes {
+    let at = (text.as_ptr() as usize).wrapping_sub(from.as_ptr() as usize);
+    match block.get(at..at.wrapping_add(text.len())) {
+        Some(part) => block.slice_ref(part),
+        None => Bytes::copy_from_slice(text),
+    }
+}
+
 /// The fields that were read from `from`, as parts of `block`, which begins with the same bytes.
 pub(crate) fn map(
     fields: &[Header<'_>],
@@ -81,11 +91,7 @@ pub(crate) fn map(
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let name = name.map_err(|_| "a malformed field name")?;
-        let at = (field.value.as_ptr() as usize).wrapping_sub(from.as_ptr() as usize);
-        let value = match block.get(at..at.wrapping_add(field.value.len())) {
-            Some(value) => HeaderValue::from_maybe_shared(block.slice_ref(value)),
-            None => HeaderValue::from_bytes(field.value),
-        };
+        let value = HeaderValue::from_maybe_shared(part(field.value, from, block));
         let value = value.map_err(|_| "a malformed field value")?;
         headers.try_append(name, value).map_err(|_| OVER_THE_LIMIT)?;
     }

@@ -1,6 +1,6 @@
 //! The head of a request, as a visitor sends it (RFC 9112 3 and 5).
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, TE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri, Version};
@@ -9,7 +9,7 @@ use strait_engine::{Fault, Reason};
 
 use crate::http::hop::{Fields, has_token};
 use crate::http1::framing::Framing;
-use crate::http1::head::{Room, Seen, map, what};
+use crate::http1::head::{Room, Seen, map, part, what};
 use crate::settings::Settings;
 
 /// Bytes of a request's target that a [`Uri`] can hold.
@@ -42,18 +42,19 @@ pub(crate) fn take(
     if !seen.may_be_whole(input) {
         return too_large(input, settings);
     }
-    // What is read of it stays where it is.
+    // What is read of it stays where it is, if nothing else came with it.
     let block = std::mem::take(input).freeze();
-    let read = read(&block, settings)?;
-    let Some((head, length)) = read else {
+    let found = read(&block, settings)?;
+    let behind = found.as_ref().map_or(0, |(_, length)| *length);
+    if behind < block.len() {
         *input = block.try_into_mut().unwrap_or_else(|block| BytesMut::from(&block[..]));
+        input.advance(behind);
+    }
+    let Some((head, _)) = found else {
         seen.all_of(input);
         return too_large(input, settings);
     };
     *seen = Seen::default();
-    if length < block.len() {
-        *input = BytesMut::from(&block[length..]);
-    }
     Ok(Some(head))
 }
 
@@ -81,10 +82,15 @@ fn read(block: &Bytes, settings: &Settings) -> Result<Option<(Head, usize)>, Fau
     if target.len() > TARGET {
         return Err(Fault::new(Reason::UriTooLong));
     }
-    let uri = Uri::from_maybe_shared(block.slice_ref(target.as_bytes()));
+    // What stands behind it shall not be kept for as long as the head is.
+    let kept = match length == block.len() {
+        true => block.clone(),
+        false => Bytes::copy_from_slice(&block[..length]),
+    };
+    let uri = Uri::from_maybe_shared(part(target.as_bytes(), block, &kept));
     let uri = uri.map_err(|_| bad("a malformed request target"))?;
     let version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let headers = map(request.headers, block, block).map_err(bad)?;
+    let headers = map(request.headers, block, &kept).map_err(bad)?;
     let fields = Fields::of(&headers);
     let framing = Framing::of_request(version, &headers, fields).map_err(bad)?;
     let keep_alive = match fields.have(Fields::CONNECTION) {
@@ -157,6 +163,20 @@ mod tests {
             );
             assert_eq!((post.framing, post.keep_alive), (Framing::Length(2), false));
         }
+    }
+
+    #[test]
+    fn a_head_keeps_nothing_of_what_is_behind_it() {
+        let settings = Settings::default();
+        let behind = vec![b'x'; 30_000];
+        let mut input = BytesMut::from(&[GET, &behind[..]].concat()[..]);
+        let before = input.as_ptr();
+        let head = take(&mut input, &mut Seen::default(), &settings).unwrap().unwrap();
+        assert_eq!(input, behind);
+        // Nobody else holds the block: it was not copied, and goes with what is behind.
+        assert_eq!(input.as_ptr(), before.wrapping_add(GET.len()));
+        assert_eq!(head.parts.headers["host"], "h");
+        assert_eq!(head.parts.uri, "/a?b");
     }
 
     #[test]

@@ -62,8 +62,8 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         && matches!(value.get(head.len()), None | Some(b'+' | b';' | b' '))
 }
 
-/// Makes a request head of `parts`, which have `fields`, or says why not; then `parts` are as they were. Applies the sizes of
-/// `settings`.
+/// Makes a request head of `parts`, which have `fields`, or says why not; then `parts` are as they
+/// were. Applies the sizes of `settings`.
 pub(crate) fn classify(
     parts: &mut Parts,
     fields: Fields,

@@ -61,6 +61,21 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
+    /// Of a request whose head is `parts`.
+    fn begin(door: Arc<Door>, active: Active, parts: &Parts) -> Visit {
+        let entry = door.entry.load_full();
+        Visit {
+            active,
+            id: RequestId::new(),
+            address: forwarded::visitor(&parts.headers, &door.peer, &entry.trusted_proxies),
+            version: parts.version,
+            is_head: parts.method == http::Method::HEAD,
+            must_close: false,
+            entry,
+            door,
+        }
+    }
+
     /// The answer with this body, which keeps the connection busy until its end.
     pub(crate) fn respond(
         self,
@@ -177,17 +192,7 @@ pub(crate) async fn visit(
     body: Incoming,
     upgrade: Option<Upgrade>,
 ) -> Response<Outgoing> {
-    let entry = door.entry.load_full();
-    let mut visit = Visit {
-        active,
-        id: RequestId::new(),
-        address: forwarded::visitor(&parts.headers, &door.peer, &entry.trusted_proxies),
-        version: parts.version,
-        is_head: parts.method == http::Method::HEAD,
-        must_close: false,
-        entry,
-        door,
-    };
+    let mut visit = Visit::begin(door, active, &parts);
     let own = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let scheme = forwarded::scheme(&parts.headers, &visit.door.peer, own);
     let settings = &visit.entry.settings;
@@ -259,17 +264,8 @@ fn refuse(mut visit: Visit, parts: &Parts, refusal: Refusal) -> Response<Outgoin
 /// Answers what is no request because of `fault`, and has that recorded.
 pub(crate) fn refuse_unread(door: Arc<Door>, active: Active, fault: &Fault) -> Response<Outgoing> {
     let (parts, ()) = http::Request::new(()).into_parts();
-    let entry = door.entry.load_full();
-    let visit = Visit {
-        active,
-        id: RequestId::new(),
-        address: forwarded::visitor(&parts.headers, &door.peer, &entry.trusted_proxies),
-        version: parts.version,
-        is_head: false,
-        must_close: true,
-        entry,
-        door,
-    };
+    let mut visit = Visit::begin(door, active, &parts);
+    visit.must_close = true;
     visit.record(&outline(&parts, visit.context(Protocol::Http)), fault);
     visit.refuse(fault)
 }

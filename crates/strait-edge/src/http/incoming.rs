@@ -1,6 +1,7 @@
 //! What comes of a visitor's request after its head, by either version of HTTP.
 
 use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -58,7 +59,9 @@ fn poll_http2(
     loop {
         let frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(visitor_fault(&error)))),
+            Some(Err(error)) => {
+                return Poll::Ready(Some(Err(visitor_fault(cause(&error), &error))));
+            }
             None => return Poll::Ready(None),
         };
         match frame.into_data() {
@@ -73,9 +76,9 @@ fn poll_http2(
     }
 }
 
-/// Why a visitor's body broke: it sent nonsense, or it left.
-fn visitor_fault(error: &hyper::Error) -> Fault {
-    let malformed = cause::<std::io::Error>(error).is_some_and(is_malformed);
+/// Why a visitor's body broke with `error`, whose cause is `io`: it sent nonsense, or it left.
+pub(crate) fn visitor_fault(io: Option<&io::Error>, error: &dyn Error) -> Fault {
+    let malformed = io.is_some_and(is_malformed);
     let reason = if malformed { Reason::BadRequest } else { Reason::Cancelled };
     Fault::because(reason, error.to_string())
 }

@@ -3,11 +3,12 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, TRAILER};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, CONNECTION, TRAILER};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use httparse::{Header, Status};
 
 use crate::backend::OVER_THE_LIMIT;
+use crate::http::hop::has_token;
 use crate::settings::Settings;
 
 /// Fields of a head for which there is room without an allocation.
@@ -56,6 +57,12 @@ impl Seen {
     pub(crate) fn all_of(&mut self, input: &BytesMut) {
         self.0 = input.len();
     }
+}
+
+/// Whether the connection stays open after a message with this head (RFC 9112 9.3).
+pub(crate) fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    !has_token(headers, &CONNECTION, "close")
+        && (version == Version::HTTP_11 || has_token(headers, &CONNECTION, "keep-alive"))
 }
 
 /// What is wrong with a head or with trailers.

@@ -9,7 +9,7 @@ use strait_engine::{Data, Fault, Part, Reason};
 use tokio::io::AsyncWrite;
 
 use crate::half_close::INTERIM;
-use crate::http::body::is_malformed;
+use crate::http::incoming::visitor_fault;
 use crate::http1::body::Decoder;
 use crate::http1::chunked::Step;
 use crate::http1::connection::Connection;
@@ -203,11 +203,7 @@ impl Reading {
                     return Poll::Ready(Err(Fault::because(Reason::Cancelled, what)));
                 }
                 Ok(_) => {}
-                Err(error) => {
-                    let malformed = is_malformed(&error);
-                    let reason = if malformed { Reason::BadRequest } else { Reason::Cancelled };
-                    return Poll::Ready(Err(Fault::because(reason, error.to_string())));
-                }
+                Err(error) => return Poll::Ready(Err(visitor_fault(Some(&error), &error))),
             }
         }
     }

@@ -1,14 +1,12 @@
 //! The head of an answer, as a service sends it (RFC 9112 4 and 5).
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::CONNECTION;
 use http::{HeaderMap, Method, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 use strait_engine::{Fault, Reason};
 
-use crate::http::hop::has_token;
 use crate::http1::framing::Framing;
-use crate::http1::head::{Room, Seen, map, what};
+use crate::http1::head::{Room, Seen, keeps_alive, map, what};
 use crate::settings::Settings;
 
 /// Interim answers before the final one. Services send one or two; one that sends nothing else
@@ -112,9 +110,7 @@ impl Raw {
     fn judge(self, method: &Method) -> Result<Head, &'static str> {
         let Raw { status, version, headers } = self;
         let framing = Framing::of_answer(method, status, version, &headers)?;
-        let keep_alive = framing != Framing::UntilClose
-            && !has_token(&headers, &CONNECTION, "close")
-            && (version == Version::HTTP_11 || has_token(&headers, &CONNECTION, "keep-alive"));
+        let keep_alive = framing != Framing::UntilClose && keeps_alive(version, &headers);
         Ok(Head { status, headers, framing, keep_alive })
     }
 }

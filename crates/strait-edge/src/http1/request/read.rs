@@ -1,15 +1,15 @@
 //! The head of a request, as a visitor sends it (RFC 9112 3 and 5).
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, TE};
+use http::header::TE;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{Method, Request, Uri, Version};
 use httparse::{ParserConfig, Status};
 use strait_engine::{Fault, Reason};
 
 use crate::http::hop::{Fields, has_token};
 use crate::http1::framing::Framing;
-use crate::http1::head::{Room, Seen, map, part, what};
+use crate::http1::head::{Room, Seen, keeps_alive, map, part, what};
 use crate::settings::Settings;
 
 /// Bytes of a request's target that a [`Uri`] can hold.
@@ -101,12 +101,6 @@ fn read(block: &Bytes, settings: &Settings) -> Result<Option<(Head, usize)>, Fau
     let (mut parts, ()) = Request::new(()).into_parts();
     (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, version, headers);
     Ok(Some((Head { parts, fields, framing, keep_alive, trailers }, length)))
-}
-
-/// Whether the connection stays open after a message that says something of it (RFC 9112 9.3).
-fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    !has_token(headers, &CONNECTION, "close")
-        && (version == Version::HTTP_11 || has_token(headers, &CONNECTION, "keep-alive"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`.
 
-.PHONY: demo build release test bench fuzz mutants clean
+.PHONY: demo build release test bench explore fuzz mutants clean
 
 demo:            ## build, then run server, client and sample backends in one process
 	cargo build --release --locked
@@ -17,6 +17,10 @@ test:            ## install what the tests need, then run every check
 
 bench:           ## install peers, then measure Strait beside them; BENCH="--quick" and the like
 	@python3 bench/run.py $(BENCH)
+
+explore:         ## random cases that `make test` does not try; CASES=1000000 for more of each
+	PROPTEST_CASES=$(or $(CASES),200000) cargo test --locked --no-fail-fast -p strait-wire -p strait-mux \
+	  --test codec --test model --test anything --test fairness
 
 fuzz:            ## run every fuzz target for a minute; SECONDS=600 for longer
 	cargo xtask fuzz $(or $(SECONDS),60)

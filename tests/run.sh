@@ -5,6 +5,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+# Random cases are the same ones in each run, so that a failure belongs to the change that is
+# tested; `make explore` tries others.
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -24,9 +27,9 @@ stage() {
 unit_tests() {
   if cargo nextest --version >/dev/null 2>&1; then
     # The warnings of a passing test are noise; those of a failing one are printed.
-    cargo nextest run --workspace --locked --no-tests=pass --status-level slow --final-status-level slow
+    cargo nextest run --workspace --locked --no-tests=pass --no-fail-fast --status-level slow --final-status-level slow
   else
-    cargo test --workspace --locked --quiet --lib --bins --tests
+    cargo test --workspace --locked --no-fail-fast --quiet --lib --bins --tests
   fi
 }
 

@@ -120,7 +120,8 @@ fn width(value: usize) -> usize {
 
 /// Appends a message of a request without its first payload of `from` bytes or more.
 pub(super) fn stream(frame: &StreamFrame, from: usize, out: &mut BytesMut) -> Option<Apart> {
-    let mut to = Writer { out, from, apart: None };
+    // An empty payload has no field, and so no place to be put back in.
+    let mut to = Writer { out, from: from.max(1), apart: None };
     let opening = match &frame.first {
         Some(First::Request(opening)) => Some(&**opening),
         _ => None,
@@ -343,6 +344,14 @@ mod tests {
             data: Data { bytes, start, ends_message: true }.into(),
             trailers: None,
             end: true,
+        }
+    }
+
+    #[test]
+    fn an_empty_payload_is_never_apart() {
+        for protocol in [Protocol::Http, Protocol::Grpc] {
+            let mut bytes = BytesMut::new();
+            assert_eq!(stream(&answer(protocol, 1, 0), 0, &mut bytes), None, "{protocol}");
         }
     }
 

@@ -58,7 +58,8 @@ pub struct Apart {
 }
 
 /// Appends the encoded `frame` to `out`, but for a payload of `from` bytes or more, which is not
-/// copied: the message is complete with it in its place. Only one payload of a frame stays apart.
+/// copied: the message is complete with it in its place. Only one payload of a frame stays apart,
+/// and never an empty one.
 pub fn encode_apart(frame: Frame, from: usize, out: &mut BytesMut) -> Option<Apart> {
     match frame {
         Frame::Stream(frame) => return encode::stream(&frame, from, out),

@@ -76,11 +76,11 @@ impl Budget {
         self.0.limit
     }
 
-    /// The share that is still free, in 1/16: of this budget or of its parent, whichever
-    /// is tighter.
-    pub fn free_sixteenths(&self) -> usize {
-        let own = (self.0.limit - self.used().min(self.0.limit)) * 16 / self.0.limit.max(1);
-        self.0.parent.as_ref().map_or(own, |parent| own.min(parent.free_sixteenths()))
+    /// The share that is still free, in so many `parts` of the whole: of this budget or of its
+    /// parent, whichever is tighter.
+    pub fn free(&self, parts: usize) -> usize {
+        let own = (self.0.limit - self.used().min(self.0.limit)) * parts / self.0.limit.max(1);
+        self.0.parent.as_ref().map_or(own, |parent| own.min(parent.free(parts)))
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
         assert!(session.reserve(80));
         session.charge(30);
         assert_eq!((session.used(), process.used()), (110, 110));
-        assert_eq!(session.free_sixteenths(), 0);
+        assert_eq!(session.free(16), 0);
         session.release(30);
         assert!(!session.reserve(1), "it is as full as it was");
         session.release(80);

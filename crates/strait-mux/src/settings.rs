@@ -7,8 +7,9 @@ use std::time::Duration;
 pub struct Settings {
     /// Bytes that the peer may send on a new request before it is granted more.
     pub initial_credit: u32,
-    /// Credit that a request gets at first, in bytes, while memory is plentiful. Under
-    /// pressure it is a quarter, then a sixteenth, then [`Settings::window_min`].
+    /// Credit that a request gets at first, in bytes, while no memory is used: times
+    /// the fourth power of the share of the budget that is free, and never less than
+    /// [`Settings::window_min`].
     pub window: u32,
     /// Credit to which the window of a busy request may grow, in bytes.
     pub window_max: u32,

@@ -249,7 +249,7 @@ impl SendHalf {
 
     /// Payload bytes that may be pushed now.
     pub(crate) fn room(&self, budget: &Budget) -> usize {
-        let stalled = || self.credit <= PIECE_WEIGHT || budget.free_sixteenths() == 0;
+        let stalled = || self.credit <= PIECE_WEIGHT || budget.free(16) == 0;
         if self.awaits_continue {
             0
         } else if self.queue.is_empty() && self.first.is_none() {

@@ -50,20 +50,18 @@ impl Window {
         }
     }
 
-    /// The size that the window of a new request shall have while `budget` is as full as it is.
-    /// WebSockets start small, because most are idle.
+    /// The size that the window of a new request shall have while `budget` is as full as it is: the
+    /// fourth power of the share that is free. A few requests get all they want, and thousands
+    /// still have a place beside them. WebSockets start small, because most are idle.
     pub(crate) fn size_for(protocol: Protocol, settings: &Settings, budget: &Budget) -> usize {
         if protocol == Protocol::WebSocket {
             return settings.window_min as usize;
         }
-        let full = settings.window as usize;
-        let size = match budget.free_sixteenths() {
-            8.. => full,
-            4.. => full / 4,
-            2.. => full / 16,
-            _ => 0,
-        };
-        size.max(settings.window_min as usize)
+        // Rounded up: whoever is nearly alone gets the whole.
+        let square = (budget.free(256) as u64 + 1).min(256).pow(2);
+        // No fourth power is more than 32 bits, and neither is a window.
+        let size = (u64::from(settings.window) * square * square) >> 32;
+        (size as usize).max(settings.window_min as usize)
     }
 
     /// Bytes granted and not yet received.
@@ -122,7 +120,7 @@ impl Window {
     fn fit(&mut self, now: Instant, rtt: Duration, settings: &Settings, budget: &Budget) {
         if self.taken * 2 >= self.target {
             let fast = self.since.is_some_and(|since| now.duration_since(since) < rtt * 2);
-            let plenty = budget.free_sixteenths() >= 8;
+            let plenty = budget.free(2) >= 1;
             let most = settings.window_max as usize;
             let least = (settings.window / 4).max(settings.window_min) as usize;
             self.behind = if self.caught_up { 0 } else { self.behind + 1 };

@@ -154,16 +154,32 @@ fn the_page_about_memory_has_the_numbers_of_the_code() {
 fn windows_shrink_as_the_page_about_memory_says() {
     let page = read("reference/memory.md");
     let settings = Settings::default();
-    let steps = [(16, 1), (8, 4), (4, 16), (2, 64)];
-    for (left, divisor) in steps {
-        // A little less than `left` sixteenths of the budget are free.
+    let steps = [(4, 1.0), (3, 0.316), (2, 1.0 / 16.0), (1, 1.0 / 64.0)];
+    for (quarters, share) in steps {
         let mut node = Node::new();
-        assert!(node.budget.reserve((64 << 20) / 16 * (16 - left) + 1));
+        assert!(node.budget.reserve((64 << 20) / 4 * (4 - quarters)));
         let no = node.mux.open(opening(), Protocol::Http, true).expect("may open");
         let window = node.mux.accounts(no).expect("open").window;
-        assert_eq!(window as u32, settings.window / divisor, "{left} sixteenths are free");
+        let first = f64::from(settings.window) * share;
+        assert!((window as f64 - first).abs() <= first / 25.0, "{quarters} quarters: {window}");
     }
-    for words in ["half of a budget used", "three\n   quarters: a sixteenth", "seven eighths"] {
+    for words in ["fourth power", "three tenths of it when three quarters", "a sixteenth when half"]
+    {
         assert!(page.contains(words), "{words}");
     }
+}
+
+#[test]
+fn so_many_small_requests_fit_the_default_budget() {
+    let mut node = Node::new();
+    let mut open = 0;
+    let refused = loop {
+        match node.mux.open(opening(), Protocol::Http, true) {
+            Ok(_) => open += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, strait_mux::Refused::NoBudget);
+    assert!((4_800..5_400).contains(&open), "{open}");
+    assert!(read("reference/memory.md").contains("4,800 small ones at once"));
 }

@@ -14,7 +14,7 @@ fn a_budget_is_never_overdrawn_and_comes_back_whole() {
             move || {
                 let got = own.reserve(bytes);
                 assert!(own.used() <= own.limit() && all.used() <= all.limit());
-                assert!(own.free_sixteenths() <= 16);
+                assert!(own.free(16) <= 16);
                 if got {
                     own.release(bytes);
                 }

@@ -139,6 +139,8 @@ fn the_budget_bounds_what_the_allocator_counts() {
     };
     case("heads beside data", greedy(beside), false);
     case("pieces of one byte", (tiny_pieces(1), 0), false);
+    // So many that a line which doubles would be half empty.
+    case("pieces of 60 bytes", (tiny_pieces(60), 0), false);
     case("pieces of 1 KiB", (tiny_pieces(KIB), 0), false);
 }
 

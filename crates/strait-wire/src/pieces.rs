@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use crate::Data;
 
+/// Places of a line that are kept once it is empty, and the least by which it grows.
+const SOME: usize = 16;
+
 /// Pieces in their order. The first needs no memory beside the line itself, and most lines
 /// never have a second.
 #[derive(Clone, Debug, Default)]
@@ -20,13 +23,25 @@ impl Pieces {
         if self.is_empty() {
             self.first = Some(data);
         } else {
-            self.rest.get_or_insert_default().push_back(data);
+            let rest = self.rest.get_or_insert_default();
+            // A line that doubled would hold up to twice what its pieces are counted for.
+            if rest.len() == rest.capacity() {
+                rest.reserve_exact(SOME.max(rest.len() / 32));
+            }
+            rest.push_back(data);
         }
     }
 
     /// Takes the piece at the front.
     pub fn pop_front(&mut self) -> Option<Data> {
-        self.first.take().or_else(|| self.rest.as_mut()?.pop_front())
+        self.first.take().or_else(|| {
+            let rest = self.rest.as_mut()?;
+            let data = rest.pop_front();
+            if rest.is_empty() && rest.capacity() > SOME {
+                self.rest = None;
+            }
+            data
+        })
     }
 
     /// The piece at the front.
@@ -72,6 +87,19 @@ impl FromIterator<Data> for Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_has_few_places_more_than_pieces_and_gives_them_back() {
+        let mut pieces = Pieces::default();
+        let places = |pieces: &Pieces| pieces.rest.as_ref().map_or(0, |rest| rest.capacity());
+        for count in 1..10_000 {
+            pieces.push_back(Data::default());
+            let most = count + SOME.max(count / 32);
+            assert!(places(&pieces) <= most, "{} places for {count}", places(&pieces));
+        }
+        while pieces.pop_front().is_some() {}
+        assert_eq!(places(&pieces), 0);
+    }
 
     #[test]
     fn a_line_keeps_its_order_however_it_is_used() {

@@ -8,46 +8,56 @@ use std::time::Duration;
 
 use strait_mux::Refused;
 use strait_wire::{Opening, Part, Reason};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::now;
 use crate::pump::pump;
+use crate::queue::Place;
 use crate::session::Accepted;
 use crate::stream::{StreamReader, StreamWriter};
 use crate::{
     Answer, BoxBody, Caller, Carried, Context, EmptyBody, Exchange, Failure, Fault, Origin,
-    Session, Upstream,
+    RequestHead, Session, Upstream,
 };
 
 impl Upstream for Session {
     fn carry(&self, exchange: Exchange) -> Carried<'_> {
-        Box::pin(carry(self, exchange))
+        Box::pin(carry(self, exchange, Duration::ZERO))
     }
 }
 
-/// Carries `exchange` over `session`.
+/// Carries `exchange` over `session`, for a place on which it waits so long, if need be.
 ///
 /// # Errors
 /// Why there is no answer.
-pub(crate) async fn carry(session: &Session, exchange: Exchange) -> Result<Answer, Failure> {
-    let bodiless = exchange.body.is_end();
-    let opening = opening(&exchange);
-    let protocol = exchange.context.protocol;
-    let opened = session.with(|core| {
-        let no = core.mux.open(opening, protocol, bodiless)?;
-        if bodiless {
-            core.drop_writer(no);
+pub(crate) async fn carry(
+    session: &Session,
+    exchange: Exchange,
+    wait: Duration,
+) -> Result<Answer, Failure> {
+    let Exchange { head, context, body } = exchange;
+    let (protocol, bodiless) = (context.protocol, body.is_end());
+    let opening = || opening(&head, &context);
+    let mut opened = session.with(|core| core.open_at_once(opening, protocol, bodiless));
+    if let Err(refused @ (Refused::NoBudget | Refused::TooMany)) = opened {
+        if !wait.is_zero() {
+            let place = Place::last(session);
+            let open = poll_fn(|cx| place.poll_open(cx, opening, protocol, bodiless));
+            // Boxed, because few wait and all would carry it with them.
+            opened = Box::pin(timeout(wait, open)).await.unwrap_or(opened);
         }
-        Ok(no)
-    });
+        if opened.is_err() {
+            session.with(|core| core.mux.give_up(refused));
+        }
+    }
     let no = match opened {
         Ok(no) => no,
         Err(refused) => {
-            let untouched = Some(Box::new(exchange));
+            let untouched = Some(Box::new(Exchange { head, context, body }));
             return Err(Failure { fault: refusal(refused), untouched });
         }
     };
-    let Exchange { head, context, body } = exchange;
     let mut reader = StreamReader::new(session.clone(), no);
     // A body that nobody has asked for yet: nothing of it is used up.
     let mut unasked = None;
@@ -112,8 +122,7 @@ fn refusal(refused: Refused) -> Fault {
     .retry_safe()
 }
 
-fn opening(exchange: &Exchange) -> Opening {
-    let context = &exchange.context;
+fn opening(head: &Arc<RequestHead>, context: &Context) -> Opening {
     Opening {
         id: Some(context.id),
         client_id: String::new(),
@@ -124,7 +133,7 @@ fn opening(exchange: &Exchange) -> Opening {
         service: context.service.clone(),
         answer_credit: 0,
         awaits_continue: context.awaits_continue,
-        head: Arc::clone(&exchange.head),
+        head: Arc::clone(head),
     }
 }
 

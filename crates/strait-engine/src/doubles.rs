@@ -23,7 +23,12 @@ pub(crate) fn hello() -> Hello {
 
 /// A session of `peer`, which has said Hello.
 pub(crate) fn session(peer: &str) -> Session {
-    let (settings, budget) = (Settings::default(), Budget::new(1 << 26));
+    session_of(peer, 1 << 26)
+}
+
+/// The same with a budget of so many bytes.
+pub(crate) fn session_of(peer: &str, budget: usize) -> Session {
+    let (settings, budget) = (Settings::default(), Budget::new(budget));
     let session = Session::new(peer.into(), Side::Dialer, settings, budget, hello(), Turns::NONE);
     session.receive(Frame::Hello(Box::new(hello()))).unwrap();
     session

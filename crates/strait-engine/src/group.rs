@@ -21,7 +21,7 @@ pub(crate) struct Group {
 }
 
 struct Members {
-    /// How long an exchange waits for a first tunnel before it is refused.
+    /// How long an exchange waits for a first tunnel, or for a place on it, before it is refused.
     hold: Duration,
     sessions: Vec<Session>,
     turn: usize,
@@ -64,8 +64,9 @@ impl Group {
     }
 
     /// The member, other than `tried`, that carries one more request at the least cost; of equals
-    /// the one whose turn it is.
-    fn choose(&self, tried: &[Session]) -> Option<Session> {
+    /// the one whose turn it is. And how long a place on it may be waited for: where there is
+    /// another member to try, not at all.
+    fn choose(&self, tried: &[Session]) -> Option<(Session, Duration)> {
         let mut members = self.members();
         let count = members.sessions.len();
         members.turn = members.turn.wrapping_add(1);
@@ -76,18 +77,20 @@ impl Group {
             pending if session.is_at(place) => pending,
             pending => AWAY + 2 * pending,
         };
+        let last = count == 1 || !tried.is_empty();
+        let wait = if last { members.hold } else { Duration::ZERO };
         order
             .filter(|session| !session.is_closed() && !tried.iter().any(|t| t.is(session)))
             .min_by_key(|session| if count == 1 { 0 } else { cost(session) })
-            .cloned()
+            .map(|session| (session.clone(), wait))
     }
 
     /// A member; if there is none, and `after` that fault it helps, one that joins.
-    async fn member(&self, tried: &[Session], after: &Fault) -> Option<Session> {
+    async fn member(&self, tried: &[Session], after: &Fault) -> Option<(Session, Duration)> {
         let joined = self.joined.notified();
-        let session = self.choose(tried);
-        if session.is_some() || !after.awaits() {
-            return session;
+        let chosen = self.choose(tried);
+        if chosen.is_some() || !after.awaits() {
+            return chosen;
         }
         let hold = self.members().hold;
         timeout(hold, joined).await.ok()?;
@@ -100,8 +103,8 @@ impl Group {
             Fault::because(Reason::ClientOffline, "no tunnel offers this service now").retry_safe();
         // Once more on another tunnel, where the table of faults allows it.
         for _ in 0..2 {
-            let Some(session) = self.member(&tried, &last).await else { break };
-            match carry(&session, exchange).await {
+            let Some((session, wait)) = self.member(&tried, &last).await else { break };
+            match carry(&session, exchange, wait).await {
                 Err(Failure { fault, untouched: Some(again) })
                     if fault.may_retry(&again.head.method) =>
                 {
@@ -142,15 +145,15 @@ mod tests {
         let group = Arc::new(Group::new(Duration::ZERO));
         group.join(&far);
         group.join(&near);
-        let twice = |wanted| (0..2).all(|_| group.choose(&[]).unwrap().is(wanted));
+        let twice = |wanted| (0..2).all(|_| group.choose(&[]).unwrap().0.is(wanted));
         for open in 0..=AWAY {
             assert!(open == AWAY || twice(&near), "whosever turn it is, with {open} open");
             near.with(|core| core.mux.open(opening(), Protocol::Http, true)).unwrap();
         }
         assert!(twice(&far));
-        assert!(group.choose(slice::from_ref(&far)).unwrap().is(&near), "the other was tried");
+        assert!(group.choose(slice::from_ref(&far)).unwrap().0.is(&near), "the other was tried");
         let elsewhere = group.clone();
-        let chosen = there.runtime().spawn(async move { elsewhere.choose(&[]).unwrap() });
+        let chosen = there.runtime().spawn(async move { elsewhere.choose(&[]).unwrap().0 });
         assert!(chosen.await.unwrap().is(&far));
     }
 
@@ -160,12 +163,12 @@ mod tests {
         let all = ["a", "b", "c"].map(session);
         all.iter().for_each(|session| group.join(session));
         let mut chosen: Vec<_> =
-            (0..3).map(|_| group.choose(&[]).unwrap().name().clone()).collect();
+            (0..3).map(|_| group.choose(&[]).unwrap().0.name().clone()).collect();
         chosen.sort();
         assert_eq!(chosen, ["a", "b", "c"].map(Arc::from));
         for busy in &all[..2] {
             busy.with(|core| core.mux.open(opening(), Protocol::Http, true)).unwrap();
         }
-        assert!((0..3).all(|_| group.choose(&[]).unwrap().is(&all[2])));
+        assert!((0..3).all(|_| group.choose(&[]).unwrap().0.is(&all[2])));
     }
 }

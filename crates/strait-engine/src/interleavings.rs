@@ -5,19 +5,18 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, uri::Scheme};
+use http::{HeaderMap, StatusCode};
 use loom::future::block_on;
 use loom::thread;
-use strait_mux::{Budget, Settings};
 use strait_wire::{
-    Data, First, Frame, Hello, Opening, Part, Pieces, Protocol, Reason, RequestHead, RequestId,
-    ResponseHead, Side, StreamFrame, StreamNo,
+    Data, First, Frame, Part, Pieces, Protocol, Reason, ResponseHead, StreamFrame, StreamNo,
 };
 
 use crate::doubles::{self, opening};
+use crate::queue::Place;
 use crate::stream::{StreamReader, StreamWriter};
 use crate::{Body, Session, Share, Turns};
 
@@ -212,6 +211,35 @@ fn a_drain_ends_with_the_last_request() {
         other.join().unwrap();
         assert_eq!(session.pending(), 0);
     });
+}
+
+#[test]
+fn whoever_waits_for_a_place_gets_the_next_one() {
+    for lost in [false, true] {
+        every_order(move || {
+            // Enough for one request.
+            let session = doubles::session_of("peer", 10 * 1024);
+            let no = session.with(|core| core.open(opening(), Protocol::Http, true)).unwrap();
+            let held = StreamReader::new(session.clone(), no);
+            let ender = session.clone();
+            let other =
+                thread::spawn(
+                    move || {
+                        if lost { ender.lose(Reason::ClientLost) } else { drop(held) }
+                    },
+                );
+            let wait = |cx: &mut Context<'_>, place: &Place| {
+                place.poll_open(cx, opening, Protocol::Http, true)
+            };
+            let first = Place::last(&session);
+            let second = Place::last(&session);
+            // One who leaves the queue before its turn, and one who comes after it.
+            drop(first);
+            let opened = block_on(poll_fn(|cx| wait(cx, &second)));
+            assert_eq!(opened.is_err(), lost, "{opened:?}");
+            other.join().unwrap();
+        });
+    }
 }
 
 #[test]

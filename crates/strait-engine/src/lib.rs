@@ -16,6 +16,7 @@ mod group;
 mod interleavings;
 mod offers;
 mod pump;
+mod queue;
 mod record;
 mod route;
 mod session;

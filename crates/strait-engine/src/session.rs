@@ -6,13 +6,14 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use strait_mux::{Budget, Event, Fatal, Mux, NumberMap, Settings, Stats};
+use strait_mux::{Budget, Event, Fatal, Mux, NumberMap, Refused, Settings, Stats};
 use strait_wire::{
     Announced, Announcement, Frame, GoAway, Hello, Opening, Protocol, Reason, Side, StreamNo,
 };
 use tokio::runtime::Id;
 
 use crate::clock::now;
+use crate::queue::Queue;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Refusal, Turns, here};
 
@@ -33,6 +34,7 @@ struct Shared {
 /// The state behind the lock, which is held for microseconds and never over an await.
 pub(crate) struct Core {
     pub(crate) mux: Mux,
+    pub(crate) queue: Queue,
     wakers: NumberMap<StreamNo, Wakers>,
     accepted: VecDeque<StreamNo>,
     news: VecDeque<News>,
@@ -113,6 +115,7 @@ impl Session {
     ) -> Session {
         let core = Core {
             mux: Mux::new(side, settings, budget, hello, now()),
+            queue: Queue::default(),
             wakers: NumberMap::default(),
             accepted: VecDeque::new(),
             news: VecDeque::new(),
@@ -333,6 +336,20 @@ impl Core {
         }
     }
 
+    /// Opens a request; with `end` nobody writes to it.
+    pub(crate) fn open(
+        &mut self,
+        opening: Opening,
+        protocol: Protocol,
+        end: bool,
+    ) -> Result<StreamNo, Refused> {
+        let no = self.mux.open(opening, protocol, end)?;
+        if end {
+            self.drop_writer(no);
+        }
+        Ok(no)
+    }
+
     /// Keeps the waker of whoever reads `no`.
     pub(crate) fn wait_readable(&mut self, no: StreamNo, cx: &Context<'_>) {
         register(&mut self.wakers.entry(no).or_default().reader, cx);
@@ -386,6 +403,7 @@ impl Core {
     /// Passes the mux's events on.
     fn settle(&mut self) -> Wakes {
         let mut wakes = Wakes::default();
+        let mut over = self.closed || self.closing;
         while let Some(event) = self.mux.next_event() {
             match event {
                 Event::Readable(no) => {
@@ -404,7 +422,10 @@ impl Core {
                     self.tell(News::Announce(announcement), &mut wakes)
                 }
                 Event::Announced(answer) => self.tell(News::Announced(answer), &mut wakes),
-                Event::Leaving(goaway) => self.tell(News::Leaving(goaway), &mut wakes),
+                Event::Leaving(goaway) => {
+                    over = true;
+                    self.tell(News::Leaving(goaway), &mut wakes);
+                }
             }
         }
         if self.closed {
@@ -415,6 +436,9 @@ impl Core {
         // A link that is not waiting asks by itself.
         if self.link.is_some() && (self.closed || self.closing || self.mux.has_frame()) {
             wakes.add(self.link.take());
+        }
+        if !self.queue.is_empty() {
+            wakes.add(self.queue.turn(|| self.mux.load(), over));
         }
         if self.drained.is_some() && self.mux.pending() == 0 {
             wakes.add(self.drained.take());

@@ -24,5 +24,5 @@ pub use budget::Budget;
 pub use check::{Accounts, Line};
 pub use event::{Event, Fatal, Gone, Refused, Taken};
 pub use life::{Happening, State, Violation, diagram};
-pub use mux::{Mux, NumberHasher, NumberMap, Refusals, Stats};
+pub use mux::{Load, Mux, NumberHasher, NumberMap, Refusals, Stats};
 pub use settings::Settings;

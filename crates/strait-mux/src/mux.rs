@@ -109,6 +109,15 @@ pub struct Stats {
     pub refusals: Refusals,
 }
 
+/// What of a tunnel is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes of its budget.
+    pub budget_used: usize,
+    /// Requests that this end has opened.
+    pub opened: usize,
+}
+
 /// Requests that a limit of this end refused, or cut, so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
@@ -266,6 +275,11 @@ impl Mux {
             stats.buffered += stream.recv.window.buffered() + stream.send.queued;
         }
         stats
+    }
+
+    /// How much there is on it.
+    pub fn load(&self) -> Load {
+        Load { budget_used: self.budget.used(), opened: self.stats.opened }
     }
 
     /// Urgency scales the share, never the order: nothing starves.

@@ -32,7 +32,6 @@ impl Mux {
             return Err(Refused::Leaving);
         }
         if self.stats.opened >= peer.max_requests as usize {
-            self.stats.refusals.ours_requests += 1;
             return Err(Refused::TooMany);
         }
         let head = head_cost(&opening.head) + ANSWER_HEAD;
@@ -41,7 +40,6 @@ impl Mux {
             .into_iter()
             .find(|size| self.budget.reserve(size + ENTRY + head))
         else {
-            self.stats.refusals.ours_budget += 1;
             return Err(Refused::NoBudget);
         };
         opening.answer_credit = window as u32;
@@ -62,6 +60,15 @@ impl Mux {
         self.table.insert(no, stream);
         self.stats.opened += 1;
         Ok(no)
+    }
+
+    /// Counts a request that is given up because it could not be [opened](Mux::open).
+    pub fn give_up(&mut self, why: Refused) {
+        match why {
+            Refused::TooMany => self.stats.refusals.ours_requests += 1,
+            Refused::NoBudget => self.stats.refusals.ours_budget += 1,
+            Refused::NotReady | Refused::Leaving => {}
+        }
     }
 
     /// What the peer opened `no` with; once, after [`Event::Accepted`].

@@ -180,6 +180,7 @@ fn what_a_writer_has_already_counts_even_when_it_does_not_fit() {
     node.mux.finish(no, Some(fields(3, KIB))).expect("open");
     assert!(node.budget.used() > 203 * KIB);
     assert_eq!(node.mux.open(opening(), Protocol::Http, true), Err(Refused::NoBudget));
+    node.mux.give_up(Refused::NoBudget);
     assert_eq!(node.mux.stats().refusals.ours_budget, 1);
     node.give(Frame::Stream(open(4, true)));
     assert_eq!(node.mux.stats().refusals.theirs_budget, 1);

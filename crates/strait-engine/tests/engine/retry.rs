@@ -11,7 +11,7 @@ use strait_wire::{Announcement, Service};
 use tokio::time::timeout;
 
 use crate::records::Kept;
-use crate::world::{Pieces, World, ok, request, soon, world};
+use crate::world::{Pieces, World, ok, request, soon, world, world_of};
 
 /// A far node that counts what it is asked, and fails with `fault` or answers.
 struct Far {
@@ -313,4 +313,63 @@ async fn what_a_leaving_tunnel_refuses_goes_to_another() {
         assert_eq!(soon(near.carry(Method::POST, some())).await.unwrap(), Ok(200));
     }
     assert_eq!((far.asked(), other.asked()), (0, 4));
+}
+
+/// Enough memory for one request, and not for two.
+const FOR_ONE: usize = 10 * 1024;
+
+#[tokio::test]
+async fn a_burst_beyond_the_memory_of_a_tunnel_waits_for_room() {
+    let far = Far::good();
+    let tunnel = world_of(far.clone(), FOR_ONE).await;
+    let near = Near::new(Duration::from_secs(4));
+    near.join(&tunnel);
+    let burst: Vec<_> = (0..100).map(|_| near.carry(Method::GET, none())).collect();
+    // Who leaves while he waits holds nobody up.
+    burst[50].abort();
+    for (at, waiting) in burst.into_iter().enumerate().filter(|(at, _)| *at != 50) {
+        assert_eq!(soon(waiting).await.unwrap(), Ok(200), "request {at}");
+    }
+    let stats = tunnel.server.stats();
+    assert_eq!((stats.refusals, stats.budget_used), (Refusals::default(), 0));
+}
+
+#[tokio::test]
+async fn a_tunnel_that_stays_full_refuses_when_the_wait_is_over() {
+    let far = Far::new(None, true);
+    let tunnel = world_of(far.clone(), FOR_ONE).await;
+    let near = Near::new(Duration::from_millis(100));
+    near.join(&tunnel);
+    let held = near.carry(Method::GET, none());
+    until("the first is there", || far.asked() == 1).await;
+    let began = Instant::now();
+    let both = [near.carry(Method::POST, some()), near.carry(Method::GET, none())];
+    for refused in both {
+        assert_eq!(soon(refused).await.unwrap(), Err(Reason::Overloaded));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(100), "it was waited for");
+    assert_eq!((tunnel.server.stats().refusals.ours_budget, far.asked()), (2, 1));
+    // Another tunnel that has room is not waited for.
+    let other = world(Far::good()).await;
+    near.join(&other);
+    assert_eq!(soon(near.carry(Method::POST, some())).await.unwrap(), Ok(200));
+    held.abort();
+}
+
+#[tokio::test]
+async fn whoever_waits_for_room_hears_that_the_tunnel_is_lost() {
+    let far = Far::new(None, true);
+    let tunnel = world_of(far.clone(), FOR_ONE).await;
+    let near = Near::new(Duration::from_secs(60));
+    near.join(&tunnel);
+    let held = near.carry(Method::POST, some());
+    until("the first is there", || far.asked() == 1).await;
+    let waiting = near.carry(Method::GET, none());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished());
+    let other = world(Far::good()).await;
+    near.join(&other);
+    near.leave(&tunnel);
+    assert_eq!(soon(waiting).await.unwrap(), Ok(200), "it goes to the other one");
+    assert_eq!(soon(held).await.unwrap(), Err(Reason::ClientLost));
 }

@@ -58,9 +58,14 @@ pub struct World {
 
 /// A client and a server, both of which answer with `upstream`.
 pub async fn world(upstream: Arc<dyn Upstream>) -> World {
+    world_of(upstream, 64 << 20).await
+}
+
+/// The same, each with a memory budget of so many bytes.
+pub async fn world_of(upstream: Arc<dyn Upstream>, budget: usize) -> World {
     let hello = || Hello { role: "test".into(), ..Hello::default() };
     let new = |side| {
-        let budget = Budget::new(64 << 20);
+        let budget = Budget::new(budget);
         Session::new(
             "peer".into(),
             side,

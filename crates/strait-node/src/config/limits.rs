@@ -197,8 +197,8 @@ macro_rules! times {
     };
 }
 
-// In milliseconds. `hold`: short enough to answer a visitor within a second, long enough
-// for a client that is reconnecting.
+// In milliseconds. `hold`: short enough for a visitor who waits, long enough for a client that is
+// reconnecting and for a burst of ten thousand requests.
 times! {
     first_byte = 10 * SECOND, 10, HOUR;
         "From a visitor's connection to its first byte; to the end of its PROXY header, where it begins with one" => "the connection is closed";
@@ -210,8 +210,8 @@ times! {
         "An answer that its visitor does not take; not for gRPC and WebSocket" => "the connection is closed";
     keep_alive_idle = 75 * SECOND, 10, 24 * HOUR;
         "A visitor's connection without a request" => "the connection is closed, HTTP/2 with GOAWAY";
-    hold = 300, 0, HOUR;
-        "A request whose service no tunnel offers at the moment" => "`client_offline`";
+    hold = SECOND, 0, HOUR;
+        "A request that no tunnel can take at the moment: none offers its service, or there is no room for it" => "`client_offline`; `overloaded`";
     backend_connect = 5 * SECOND, 10, HOUR;
         "Connecting to a backend, its TLS handshake included" => "`backend_connect_timeout`";
     backend_idle = 20 * SECOND, 10, 24 * HOUR;

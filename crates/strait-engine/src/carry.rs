@@ -40,20 +40,16 @@ pub(crate) async fn carry(
     let (protocol, bodiless) = (context.protocol, body.is_end());
     let opening = || opening(&head, &context);
     let mut opened = session.with(|core| core.open_at_once(opening, protocol, bodiless));
-    if let Err(refused @ (Refused::NoBudget | Refused::TooMany)) = opened {
-        if !wait.is_zero() {
-            let place = Place::last(session);
-            let open = poll_fn(|cx| place.poll_open(cx, opening, protocol, bodiless));
-            // Boxed, because few wait and all would carry it with them.
-            opened = Box::pin(timeout(wait, open)).await.unwrap_or(opened);
-        }
-        if opened.is_err() {
-            session.with(|core| core.mux.give_up(refused));
-        }
+    if matches!(opened, Err(Refused::NoBudget | Refused::TooMany)) && !wait.is_zero() {
+        let place = Place::last(session);
+        let open = poll_fn(|cx| place.poll_open(cx, opening, protocol, bodiless));
+        // Boxed, because few wait and all would carry it with them.
+        opened = Box::pin(timeout(wait, open)).await.unwrap_or(opened);
     }
     let no = match opened {
         Ok(no) => no,
         Err(refused) => {
+            session.with(|core| core.mux.give_up(refused));
             let untouched = Some(Box::new(Exchange { head, context, body }));
             return Err(Failure { fault: refusal(refused), untouched });
         }

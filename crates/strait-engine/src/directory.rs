@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use strait_wire::{Announced, Announcement, Protocol, Refusal, RequestHead, Service};
 
 use crate::offers::Offers;
 use crate::route::{Match, Table};
-use crate::{Exchange, Origin, Session, Upstream};
+use crate::{Exchange, Origin, Patience, Session, Upstream};
 
 /// A service of this node.
 #[derive(Clone)]
@@ -50,7 +49,7 @@ pub struct Directory {
 #[derive(Default)]
 struct State {
     local: Vec<Local>,
-    hold: Duration,
+    patience: Patience,
     offers: Offers,
     /// What entries see, and what peers see.
     entries: Table<Target>,
@@ -60,20 +59,20 @@ struct State {
 }
 
 impl Directory {
-    /// A directory of the node's own services. `hold` is how long an exchange waits for a
-    /// tunnel while none offers its service.
-    pub fn new(local: Vec<Local>, hold: Duration) -> Directory {
+    /// A directory of the node's own services. `patience` is how long an exchange waits
+    /// for a tunnel that can take it.
+    pub fn new(local: Vec<Local>, patience: Patience) -> Directory {
         let directory = Directory { state: RwLock::default() };
-        directory.replace(local, hold);
+        directory.replace(local, patience);
         directory
     }
 
     /// Takes other services of the node, and another time to wait for a tunnel, for exchanges
     /// that begin from now on. Those under way end where they are.
-    pub fn replace(&self, local: Vec<Local>, hold: Duration) {
+    pub fn replace(&self, local: Vec<Local>, patience: Patience) {
         self.write(|state| {
-            state.offers.set_hold(hold);
-            (state.local, state.hold) = (local, hold);
+            state.offers.set_patience(patience);
+            (state.local, state.patience) = (local, patience);
         });
     }
 
@@ -91,7 +90,7 @@ impl Directory {
         self.write(|state| {
             let mut entered = HashSet::new();
             for service in &announcement.services {
-                match state.offers.admit(session, service, state.hold) {
+                match state.offers.admit(session, service, state.patience) {
                     Ok(()) => _ = entered.insert(service.name.as_str()),
                     Err(message) => {
                         refused.push(Refusal { service: service.name.clone(), message });

@@ -14,6 +14,15 @@ use crate::{Answer, Carried, Exchange, Failure, Fault, Session, Upstream, here};
 /// may sleep: as much as waiting behind so many requests.
 const AWAY: usize = 8;
 
+/// How long an exchange waits before it is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// For a tunnel, while none offers its service.
+    pub hold: Duration,
+    /// For room on a tunnel whose memory, or number of requests, is used up.
+    pub room: Duration,
+}
+
 /// The tunnels that offer one service.
 pub(crate) struct Group {
     members: Mutex<Members>,
@@ -21,15 +30,14 @@ pub(crate) struct Group {
 }
 
 struct Members {
-    /// How long an exchange waits for a first tunnel, or for a place on it, before it is refused.
-    hold: Duration,
+    patience: Patience,
     sessions: Vec<Session>,
     turn: usize,
 }
 
 impl Group {
-    pub(crate) fn new(hold: Duration) -> Group {
-        let members = Members { hold, sessions: Vec::new(), turn: 0 };
+    pub(crate) fn new(patience: Patience) -> Group {
+        let members = Members { patience, sessions: Vec::new(), turn: 0 };
         Group { members: Mutex::new(members), joined: Notify::new() }
     }
 
@@ -38,8 +46,8 @@ impl Group {
     }
 
     /// Exchanges that begin to wait from now on wait so long.
-    pub(crate) fn set_hold(&self, hold: Duration) {
-        self.members().hold = hold;
+    pub(crate) fn set_patience(&self, patience: Patience) {
+        self.members().patience = patience;
     }
 
     pub(crate) fn join(&self, session: &Session) {
@@ -78,7 +86,7 @@ impl Group {
             pending => AWAY + 2 * pending,
         };
         let last = count == 1 || !tried.is_empty();
-        let wait = if last { members.hold } else { Duration::ZERO };
+        let wait = if last { members.patience.room } else { Duration::ZERO };
         order
             .filter(|session| !session.is_closed() && !tried.iter().any(|t| t.is(session)))
             .min_by_key(|session| if count == 1 { 0 } else { cost(session) })
@@ -92,7 +100,7 @@ impl Group {
         if chosen.is_some() || !after.awaits() {
             return chosen;
         }
-        let hold = self.members().hold;
+        let hold = self.members().patience.hold;
         timeout(hold, joined).await.ok()?;
         self.choose(tried)
     }
@@ -142,7 +150,7 @@ mod tests {
         let [_, there] = [workers.tunnel(), workers.tunnel()];
         let near = session("near");
         let far = there.runtime().spawn(async { session("far") }).await.unwrap();
-        let group = Arc::new(Group::new(Duration::ZERO));
+        let group = Arc::new(Group::new(Patience::default()));
         group.join(&far);
         group.join(&near);
         let twice = |wanted| (0..2).all(|_| group.choose(&[]).unwrap().0.is(wanted));
@@ -159,7 +167,7 @@ mod tests {
 
     #[test]
     fn of_one_worker_all_have_their_turns_and_the_idlest_goes_first() {
-        let group = Group::new(Duration::ZERO);
+        let group = Group::new(Patience::default());
         let all = ["a", "b", "c"].map(session);
         all.iter().for_each(|session| group.join(session));
         let mut chosen: Vec<_> =

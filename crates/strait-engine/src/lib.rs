@@ -36,6 +36,7 @@ pub use driver::{Ending, Incoming, LinkError, Refusal, drive};
 pub use exchange::{Answer, Caller, Context, Exchange, Origin};
 pub use fault::Fault;
 pub use flight::{Asked, Counters, Flight, Flights};
+pub use group::Patience;
 pub use offers::MAX_SERVICES;
 pub use record::{Record, Recorder};
 pub use route::Match;

@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use strait_wire::{Protocol, Service};
 
-use crate::Session;
 use crate::group::Group;
 use crate::route::Match;
+use crate::{Patience, Session};
 
 /// Announced services that are remembered, connected or not.
 pub const MAX_SERVICES: usize = 100_000;
@@ -68,8 +67,8 @@ impl Offers {
     }
 
     /// Exchanges that begin to wait for a tunnel from now on wait so long.
-    pub(crate) fn set_hold(&self, hold: Duration) {
-        self.list.iter().for_each(|offer| offer.group.set_hold(hold));
+    pub(crate) fn set_patience(&self, patience: Patience) {
+        self.list.iter().for_each(|offer| offer.group.set_patience(patience));
     }
 
     /// Enters one service of the peer of `session`, whose authenticated name is the owner.
@@ -80,7 +79,7 @@ impl Offers {
         &mut self,
         session: &Session,
         service: &Service,
-        hold: Duration,
+        patience: Patience,
     ) -> Result<(), String> {
         check(service)?;
         let owner = session.name();
@@ -93,7 +92,7 @@ impl Offers {
         }
         let index = match self.names.get(&(Arc::clone(owner), service.name.clone())) {
             Some(index) => *index,
-            None => self.append(owner, service, hold)?,
+            None => self.append(owner, service, patience)?,
         };
         let offer = &mut self.list[index];
         offer.group.join(session);
@@ -121,14 +120,14 @@ impl Offers {
         &mut self,
         owner: &Arc<str>,
         service: &Service,
-        hold: Duration,
+        patience: Patience,
     ) -> Result<usize, String> {
         let index = self.list.len();
         if index >= MAX_SERVICES {
             return Err(format!("{MAX_SERVICES} services are known already; remove some"));
         }
         self.names.insert((Arc::clone(owner), service.name.clone()), index);
-        let group = Arc::new(Group::new(hold));
+        let group = Arc::new(Group::new(patience));
         self.list.push(Offer { owner: Arc::clone(owner), service: Service::default(), group });
         Ok(index)
     }
@@ -198,7 +197,7 @@ mod tests {
     fn a_route_belongs_to_its_owner_for_every_protocol_that_it_claims() {
         let (mut offers, a, b) = (Offers::default(), session("a"), session("b"));
         let mut admit = |session: &Session, service: Service| {
-            offers.admit(session, &service, Duration::ZERO).is_ok()
+            offers.admit(session, &service, Patience::default()).is_ok()
         };
         let (http, grpc) = (&[Protocol::Http][..], &[Protocol::Grpc][..]);
         assert!(admit(&a, service("all", "One.test", "/", &[])));
@@ -218,15 +217,15 @@ mod tests {
         let mut offers = Offers::default();
         let (old, new, b) = (session("a"), session("a"), session("b"));
         for (name, host) in [("one", "h1"), ("two", "h2"), ("three", "h3")] {
-            offers.admit(&old, &service(name, host, "/", &[]), Duration::ZERO).unwrap();
+            offers.admit(&old, &service(name, host, "/", &[]), Patience::default()).unwrap();
         }
-        offers.admit(&new, &service("two", "h2", "/", &[]), Duration::ZERO).unwrap();
+        offers.admit(&new, &service("two", "h2", "/", &[]), Patience::default()).unwrap();
         offers.keep(&old, &HashSet::from(["three"]));
         let known: Vec<_> =
             offers.iter().map(|o| (o.service.name.as_str(), o.group.len())).collect();
         assert_eq!(known, [("two", 1), ("three", 1)]);
         let mut admit = |session: &Session, service: Service| {
-            offers.admit(session, &service, Duration::ZERO).is_ok()
+            offers.admit(session, &service, Patience::default()).is_ok()
         };
         assert!(admit(&b, service("x", "h1", "/", &[])), "nobody has it");
         assert!(!admit(&b, service("y", "h2", "/", &[])), "the other tunnel offers it");
@@ -241,7 +240,7 @@ mod tests {
     fn a_service_that_moves_gives_up_its_place_and_no_other() {
         let (mut offers, a, b) = (Offers::default(), session("a"), session("b"));
         let mut admit = |session: &Session, service: Service| {
-            offers.admit(session, &service, Duration::ZERO).is_ok()
+            offers.admit(session, &service, Patience::default()).is_ok()
         };
         assert!(admit(&a, service("one", "h", "/", &[])));
         assert!(admit(&a, service("two", "h", "/", &[])));

@@ -366,7 +366,7 @@ mod tests {
     }
 
     fn hub() -> Hub {
-        let directory = Arc::new(Directory::new(Vec::new(), Duration::ZERO));
+        let directory = Arc::new(Directory::new(Vec::new(), strait_engine::Patience::default()));
         let dispatch = Arc::new(Dispatch::new(directory.clone(), Arc::new(NoRecords), 100));
         let (settings, session_budget) = (Settings::default(), 1 << 20);
         let terms =

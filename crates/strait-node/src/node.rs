@@ -60,7 +60,7 @@ impl Node {
         let setup = Setup::of(&config, None)?;
         let (workers, threads) = Workers::start(config.limits.threads as usize)
             .map_err(|error| StartError(format!("cannot start the threads: {error}")))?;
-        let directory = Arc::new(Directory::new(setup.locals(), config.timeouts.hold));
+        let directory = Arc::new(Directory::new(setup.locals(), config.timeouts.patience()));
         let sums = Arc::new(Sums::default());
         let recorders = Recorders(vec![sums.clone(), recorder]);
         let most = config.limits.max_exchanges as usize;

@@ -139,7 +139,7 @@ impl Running {
         hub.terms.store(Arc::new(setup.terms(config, &self.addresses)));
         hub.dispatch.set_max_exchanges(config.limits.max_exchanges as usize);
         hub.dispatch.set_visitor_limit(config.limits.of_one_visitor());
-        hub.directory.replace(setup.locals(), config.timeouts.hold);
+        hub.directory.replace(setup.locals(), config.timeouts.patience());
         let upstream: Arc<dyn Upstream> = hub.dispatch.clone();
         for (current, entry) in
             self.entries.iter().zip(setup.entries(config, &upstream, &self.proxy_protocol))

@@ -18,7 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use strait_edge::{
     Backend, BackendAddress, Cors, Entry, Settings, TrustedProxies, serve, tls::Trust,
 };
-use strait_engine::{Directory, Dispatch, Local, Protocol, Record, Recorder, Upstream, Workers};
+use strait_engine::{
+    Directory, Dispatch, Local, Patience, Protocol, Record, Recorder, Upstream, Workers,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -226,7 +228,7 @@ pub fn dispatch(
         strait_wire::Service { name: "only".into(), protocols, hosts, path_prefix: String::new() };
     let upstream = Arc::new(backend(&address, settings));
     let local = Local { service: only, upstream, at_entries: true };
-    let directory = Arc::new(Directory::new(vec![local], Duration::ZERO));
+    let directory = Arc::new(Directory::new(vec![local], Patience::default()));
     Arc::new(Dispatch::new(directory, Arc::new(NoRecords), 10_000))
 }
 

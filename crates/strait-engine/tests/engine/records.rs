@@ -38,7 +38,7 @@ fn dispatch(most: usize) -> (Arc<Dispatch>, Arc<Kept>) {
         path_prefix: String::new(),
     };
     let local = Local { service, upstream: Arc::new(Sample::default()), at_entries: true };
-    let directory = Arc::new(Directory::new(vec![local], Duration::ZERO));
+    let directory = Arc::new(Directory::new(vec![local], Patience::default()));
     let kept = Arc::new(Kept::default());
     (Arc::new(Dispatch::new(directory, kept.clone(), most)), kept)
 }

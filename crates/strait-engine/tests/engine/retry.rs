@@ -56,7 +56,8 @@ struct Near {
 
 impl Near {
     fn new(hold: Duration) -> Near {
-        let directory = Arc::new(Directory::new(Vec::new(), hold));
+        let patience = Patience { hold, room: hold };
+        let directory = Arc::new(Directory::new(Vec::new(), patience));
         let dispatch = Dispatch::new(directory.clone(), Arc::new(Kept::default()), 100);
         Near { directory, dispatch: Arc::new(dispatch) }
     }

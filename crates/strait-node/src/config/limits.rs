@@ -4,6 +4,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use strait_engine::Patience;
+
 use super::document::{Table, human, human_time};
 
 const KIB: u64 = 1 << 10;
@@ -197,8 +199,8 @@ macro_rules! times {
     };
 }
 
-// In milliseconds. `hold`: short enough for a visitor who waits, long enough for a client that is
-// reconnecting and for a burst of ten thousand requests.
+// In milliseconds. `hold`: short enough to answer a visitor within a second, long enough
+// for a client that is reconnecting. `room`: long enough for a burst of ten thousand requests.
 times! {
     first_byte = 10 * SECOND, 10, HOUR;
         "From a visitor's connection to its first byte; to the end of its PROXY header, where it begins with one" => "the connection is closed";
@@ -210,8 +212,10 @@ times! {
         "An answer that its visitor does not take; not for gRPC and WebSocket" => "the connection is closed";
     keep_alive_idle = 75 * SECOND, 10, 24 * HOUR;
         "A visitor's connection without a request" => "the connection is closed, HTTP/2 with GOAWAY";
-    hold = SECOND, 0, HOUR;
-        "A request that no tunnel can take at the moment: none offers its service, or there is no room for it" => "`client_offline`; `overloaded`";
+    hold = 300, 0, HOUR;
+        "A request whose service no tunnel offers at the moment" => "`client_offline`";
+    room = SECOND, 0, HOUR;
+        "A request for which no tunnel has memory at the moment, or a number" => "`overloaded`";
     backend_connect = 5 * SECOND, 10, HOUR;
         "Connecting to a backend, its TLS handshake included" => "`backend_connect_timeout`";
     backend_idle = 20 * SECOND, 10, 24 * HOUR;
@@ -230,4 +234,11 @@ times! {
         "From a ping to its answer" => "the tunnel ends, and its requests with `client_lost`";
     drain = 30 * SECOND, 0, HOUR;
         "Requests in flight when the node stops" => "what is left is cut";
+}
+
+impl Timeouts {
+    /// How long an exchange waits for a tunnel that can take it.
+    pub fn patience(&self) -> Patience {
+        Patience { hold: self.hold, room: self.room }
+    }
 }

@@ -215,7 +215,7 @@ times! {
     hold = 300, 0, HOUR;
         "A request whose service no tunnel offers at the moment" => "`client_offline`";
     room = SECOND, 0, HOUR;
-        "A request for which no tunnel has memory at the moment, or a number" => "`overloaded`";
+        "A request for which no tunnel has room at the moment: memory, or one more of `max_requests`" => "`overloaded`";
     backend_connect = 5 * SECOND, 10, HOUR;
         "Connecting to a backend, its TLS handshake included" => "`backend_connect_timeout`";
     backend_idle = 20 * SECOND, 10, 24 * HOUR;

@@ -28,9 +28,13 @@ impl Budget {
         Budget(Arc::new(Pool { limit, used: AtomicUsize::new(0), parent }))
     }
 
-    /// Takes `bytes`, or nothing and returns `false` when they are not to be had.
+    /// Takes `bytes`, or nothing and returns `false` when they are not to be had. Nothing is always
+    /// to be had, whatever is [charged](Budget::charge).
     #[must_use]
     pub fn reserve(&self, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
         let pool = &*self.0;
         let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= pool.limit);
         // Relaxed: the number guards no other memory.
@@ -109,6 +113,7 @@ mod tests {
         session.charge(30);
         assert_eq!((session.used(), process.used()), (110, 110));
         assert_eq!(session.free(16), 0);
+        assert!(session.reserve(0) && !session.reserve(1), "whoever wants nothing gets it");
         session.release(30);
         assert!(!session.reserve(1), "it is as full as it was");
         session.release(80);

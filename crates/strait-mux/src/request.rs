@@ -35,10 +35,11 @@ impl Mux {
             return Err(Refused::TooMany);
         }
         let head = head_cost(&opening.head) + ANSWER_HEAD;
+        let set_aside = Stream::set_aside(protocol);
         let window = Window::size_for(protocol, &self.settings, &self.budget);
         let Some(window) = [window, self.settings.window_min as usize]
             .into_iter()
-            .find(|size| self.budget.reserve(size + ENTRY + head))
+            .find(|size| self.budget.reserve(size + ENTRY + head + set_aside))
         else {
             return Err(Refused::NoBudget);
         };

@@ -30,6 +30,9 @@ pub(crate) const ENTRY: usize = 512;
 /// has a place even when the budget is used up meanwhile.
 pub(crate) const ANSWER_HEAD: usize = 2 * 1024;
 
+/// Bytes that an opener of a gRPC call sets aside for the trailers, which say how it ended: as above.
+const ANSWER_TRAILERS: usize = 1024;
+
 /// What the map of a head takes for each field that it has room for, in bytes, beside the
 /// field's own text.
 const FIELD: usize = 112;
@@ -90,7 +93,7 @@ pub(crate) struct RecvHalf {
     pub(crate) first: Option<Box<ResponseHead>>,
     pub(crate) queue: Pieces,
     pub(crate) trailers: Option<Box<HeaderMap>>,
-    /// Bytes of the budget for them.
+    /// Bytes of the budget for them, or set aside for them.
     pub(crate) trailers_cost: usize,
     pub(crate) window: Window,
     pub(crate) sequence: u32,
@@ -103,7 +106,8 @@ pub(crate) struct RecvHalf {
 }
 
 impl Stream {
-    /// A request whose `window`, entry and `head` bytes are reserved.
+    /// A request whose `window`, entry and `head` bytes are reserved, and what is
+    /// [set aside](Stream::set_aside).
     pub(crate) fn new(protocol: Protocol, ours: bool, window: Window, head: usize) -> Stream {
         Stream {
             protocol,
@@ -131,7 +135,7 @@ impl Stream {
                 first: None,
                 queue: Pieces::default(),
                 trailers: None,
-                trailers_cost: 0,
+                trailers_cost: if ours { Stream::set_aside(protocol) } else { 0 },
                 window,
                 sequence: 0,
                 credit_due: 0,
@@ -143,6 +147,11 @@ impl Stream {
             writer: true,
             head,
         }
+    }
+
+    /// Bytes that an opener sets aside for the trailers of the answer.
+    pub(crate) fn set_aside(protocol: Protocol) -> usize {
+        if protocol == Protocol::Grpc { ANSWER_TRAILERS } else { 0 }
     }
 
     /// Bytes of the budget beside window and queue.
@@ -309,20 +318,21 @@ impl RecvHalf {
     pub(crate) fn end(&mut self, trailers: Option<Box<HeaderMap>>, budget: &Budget) -> bool {
         self.window.end(budget);
         self.credit_due = 0;
-        let Some(trailers) = trailers else { return true };
-        let cost = map_cost(&trailers);
-        if !budget.reserve(cost) {
+        let cost = trailers.as_deref().map_or(0, map_cost);
+        if !budget.reserve(cost.saturating_sub(self.trailers_cost)) {
             return false;
         }
+        budget.release(self.trailers_cost.saturating_sub(cost));
         self.trailers_cost = cost;
-        self.trailers = Some(trailers);
+        self.trailers = trailers;
         true
     }
 
     /// Takes the trailers, and with them their memory.
     pub(crate) fn take_trailers(&mut self, budget: &Budget) -> Option<Box<HeaderMap>> {
+        let trailers = self.trailers.take()?;
         budget.release(std::mem::take(&mut self.trailers_cost));
-        self.trailers.take()
+        Some(trailers)
     }
 
     /// Drops everything that is queued and gives the window back.
@@ -334,7 +344,8 @@ impl RecvHalf {
         }
         self.first = None;
         self.queue = Pieces::default();
-        self.take_trailers(budget);
+        self.trailers = None;
+        budget.release(std::mem::take(&mut self.trailers_cost));
         self.window.close(budget);
         self.credit_due = 0;
     }

@@ -157,7 +157,7 @@ impl Window {
     /// Widens the window to `target` if the budget has that much.
     pub(crate) fn widen(&mut self, target: usize, budget: &Budget) {
         let more = target.saturating_sub(self.reserved);
-        if target > self.target && (more == 0 || budget.reserve(more)) {
+        if target > self.target && budget.reserve(more) {
             self.target = target;
             self.reserved += more;
         }

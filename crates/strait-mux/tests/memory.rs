@@ -170,6 +170,29 @@ fn heads_without_a_place_are_cut_and_seen_as_cut() {
     assert_eq!((node.mux.stats().refusals.heads, node.mux.violations()), (2, 0));
 }
 
+/// Uploads are queued beyond the budget: the answers to what is open are not their victims.
+#[test]
+fn an_answer_of_usual_size_has_a_place_however_full_the_budget_is() {
+    for protocol in [Protocol::Http, Protocol::Grpc, Protocol::WebSocket] {
+        let mut node = Node::with(Settings::default(), 64 * KIB);
+        let no = node.mux.open(opening(), protocol, false).expect("the only one");
+        node.mux.push(no, plain(200 * KIB)).expect("open");
+        assert!(node.budget.used() > 200 * KIB, "overdrawn");
+        let frame = |frame| StreamFrame { protocol, ..frame };
+        node.give(Frame::Stream(frame(with_head(no, fields(8, 20)))));
+        assert!(matches!(node.take(no), Taken::Head(_)), "{protocol:?}");
+        // The status of a call, and what a service says of it (`grpc-message`).
+        let grpc = protocol == Protocol::Grpc;
+        let trailers = grpc.then(|| Box::new(fields(3, 90)));
+        node.give(Frame::Stream(frame(StreamFrame { trailers, end: true, ..chunk(no.0, 1, false) })));
+        assert_eq!(matches!(node.take(no), Taken::Trailers(_)), grpc);
+        assert!(matches!(node.take(no), Taken::End), "{protocol:?}");
+        node.drop_handles(no);
+        node.is_empty();
+        assert_eq!(node.mux.stats().refusals.heads, 0);
+    }
+}
+
 #[test]
 fn what_a_writer_has_already_counts_even_when_it_does_not_fit() {
     let mut node = Node::with(Settings::default(), 64 * KIB);

@@ -37,6 +37,11 @@ impl Half {
         self.lock().unattended();
     }
 
+    /// See [`Conn::is_silent`].
+    pub(crate) fn is_silent(&self) -> bool {
+        self.lock().is_silent()
+    }
+
     // Held for one poll of the socket, never over an await.
     fn lock(&self) -> MutexGuard<'_, Conn> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

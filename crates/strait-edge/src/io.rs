@@ -1,6 +1,7 @@
 //! The byte streams that entries accept and backends dial.
 
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
@@ -38,6 +40,18 @@ pub(crate) enum Stream {
     Http2(TokioIo<Upgraded>),
     /// The same of a connection to a service.
     Connect(Box<Socket>),
+}
+
+impl Stream {
+    /// The socket of the kernel's underneath, if it has one to itself.
+    fn socket(&self) -> Option<SockRef<'_>> {
+        match self {
+            Stream::Tcp(tcp) => Some(SockRef::from(tcp)),
+            Stream::Tls(tls) => Some(SockRef::from(tls.get_ref().0)),
+            Stream::Unix(unix) => Some(SockRef::from(unix)),
+            Stream::Http2(_) | Stream::Connect(_) => None,
+        }
+    }
 }
 
 macro_rules! each {
@@ -149,6 +163,14 @@ impl Conn {
         .map(str::to_owned)
     }
 
+    /// Whether nothing has come that is not read yet, and no end. It asks the kernel, who may know
+    /// more than its last report.
+    pub(crate) fn is_silent(&self) -> bool {
+        let peek = |socket: SockRef<'_>| socket.peek(&mut [MaybeUninit::uninit()]);
+        let peeked = self.stream.socket().map(peek);
+        peeked.is_none_or(|peeked| peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock))
+    }
+
     /// The TCP socket underneath, if there is one.
     fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
@@ -253,14 +275,9 @@ impl Conn {
 
 /// The error that a socket has, if it has one: of a reset, mostly.
 fn was_reset(stream: &Stream) -> io::Result<()> {
-    let error = match stream {
-        Stream::Tcp(tcp) => socket2::SockRef::from(tcp).take_error()?,
-        Stream::Tls(tls) => socket2::SockRef::from(tls.get_ref().0).take_error()?,
-        Stream::Unix(unix) => unix.take_error()?,
-        // A reset of the stream is read as an error, and the connection is watched elsewhere.
-        Stream::Http2(_) | Stream::Connect(_) => None,
-    };
-    error.map_or(Ok(()), Err)
+    // A reset of a stream of HTTP/2 is read as an error, and its connection is watched elsewhere.
+    let Some(socket) = stream.socket() else { return Ok(()) };
+    socket.take_error()?.map_or(Ok(()), Err)
 }
 
 impl Drop for Conn {
@@ -270,7 +287,7 @@ impl Drop for Conn {
         if self.activity.as_ref().is_some_and(|a| a.must_reset())
             && let Some(tcp) = self.tcp()
         {
-            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 }

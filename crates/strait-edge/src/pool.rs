@@ -15,7 +15,7 @@ use crate::dial::{BackendAddress, connect};
 use crate::io::Conn;
 use crate::settings::{Settings, or_never};
 
-pub(crate) use http1::Lease as Http1;
+pub(crate) use http1::{Choice, Lease as Http1};
 pub(crate) use http2::Lease as Http2;
 
 /// How long a connection that is given up may take to close by itself: to send what it still

@@ -184,7 +184,11 @@ fn an_answer_of_usual_size_has_a_place_however_full_the_budget_is() {
         // The status of a call, and what a service says of it (`grpc-message`).
         let grpc = protocol == Protocol::Grpc;
         let trailers = grpc.then(|| Box::new(fields(3, 90)));
-        node.give(Frame::Stream(frame(StreamFrame { trailers, end: true, ..chunk(no.0, 1, false) })));
+        node.give(Frame::Stream(frame(StreamFrame {
+            trailers,
+            end: true,
+            ..chunk(no.0, 1, false)
+        })));
         assert_eq!(matches!(node.take(no), Taken::Trailers(_)), grpc);
         assert!(matches!(node.take(no), Taken::End), "{protocol:?}");
         node.drop_handles(no);

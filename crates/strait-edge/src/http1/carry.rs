@@ -20,7 +20,7 @@ use crate::http1::connection::Connection;
 use crate::http1::head::announced_trailers;
 use crate::http1::request::write::write;
 use crate::http1::sending::{Sending, Sent};
-use crate::pool::Http1 as Lease;
+use crate::pool::{Choice, Http1 as Lease};
 use crate::settings::{Settings, or_never};
 
 /// Carries a plain request by HTTP/1.1.
@@ -29,18 +29,18 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     let (pool, settings) = (backend.pool(), backend.pool().settings());
     let limit = settings.answer_head;
     let mut asking = Asking::compose(backend, &head, body, context.awaits_continue)?;
-    let mut fresh = false;
+    let mut choice = if asking.is_replayable() { Choice::Kept } else { Choice::Looked };
     loop {
-        let fault = match pool.http1(fresh).await {
+        let fault = match pool.http1(choice).await {
             Ok(mut lease) => match asking.hear(&mut lease.connection, settings, limit).await {
                 Ok(answer) => return asking.answered(backend, lease, answer),
                 // A connection that was used before may have been closed unseen. What was not
                 // written can go again, and so can what is safe to do twice (RFC 9110 9.2.1).
-                Err(Unheard::Broken(_)) if lease.reused && !fresh && asking.may_go_again() => {
+                Err(Unheard::Broken(_)) if lease.reused && asking.may_go_again() => {
                     if asking.sending.has_begun() {
                         asking = Asking::compose(backend, &head, Box::new(EmptyBody), false)?;
                     }
-                    fresh = true;
+                    (asking.sent, choice) = (None, Choice::Fresh);
                     continue;
                 }
                 Err(Unheard::Broken(fault)) if !asking.sending.has_begun() => fault.retry_safe(),
@@ -113,9 +113,14 @@ impl Asking {
         Asking { method, sending, sent: None, upload: None, awaits_continue: false }
     }
 
+    /// Whether it may be sent twice.
+    fn is_replayable(&self) -> bool {
+        self.upload.is_none() && self.method.is_safe()
+    }
+
     /// Whether it may be sent once more.
     fn may_go_again(&self) -> bool {
-        !self.sending.has_begun() || (self.upload.is_none() && self.method.is_safe())
+        !self.sending.has_begun() || self.is_replayable()
     }
 
     /// Sends it and waits for the head of its answer, for `limit` from the last progress of the

@@ -60,6 +60,11 @@ impl Connection {
         Pin::new(&mut self.half).poll_read(&mut cx, &mut byte).is_pending()
     }
 
+    /// The same, as far as the kernel knows, for the price of a call.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        self.is_quiet() && self.half.is_silent()
+    }
+
     /// Reads more to the end of `input`; `Ok(0)` is the connection's end.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !(self.bulk && self.input.is_empty()) {

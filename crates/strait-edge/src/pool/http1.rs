@@ -21,16 +21,28 @@ struct Idle {
     home: Option<Id>,
 }
 
+/// Which connection a request may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// An unused one, if there is one.
+    Kept,
+    /// The same, of which the kernel does not know that it was closed: for what cannot be sent again.
+    Looked,
+    /// A new one.
+    Fresh,
+}
+
 impl Unused {
     /// The connection of the worker `here` that was used last, of those that serve.
-    fn take(&self, here: Option<Id>, limit: Duration) -> Option<Connection> {
+    fn take(&self, here: Option<Id>, limit: Duration, look: bool) -> Option<Connection> {
         loop {
             let Idle { mut connection, since, .. } = {
                 let mut all = lock(&self.0);
                 let last = all.iter().rposition(|idle| idle.home == here)?;
                 all.remove(last)
             };
-            if since.elapsed() <= limit && connection.is_quiet() {
+            let serves = if look { connection.is_silent() } else { connection.is_quiet() };
+            if serves && since.elapsed() <= limit {
                 return Some(connection);
             }
         }
@@ -45,11 +57,15 @@ impl Unused {
 }
 
 impl Pool {
-    /// A connection for one request; a new one when `fresh`.
-    pub(crate) async fn http1(self: &Arc<Self>, fresh: bool) -> Result<Lease, Fault> {
+    /// A connection for one request.
+    pub(crate) async fn http1(self: &Arc<Self>, choice: Choice) -> Result<Lease, Fault> {
         let home = here();
-        let unused = || self.http1.take(home, or_never(self.settings.backend_idle));
-        let unused = if fresh { None } else { unused() };
+        let limit = or_never(self.settings.backend_idle);
+        let unused = match choice {
+            Choice::Kept => self.http1.take(home, limit, false),
+            Choice::Looked => self.http1.take(home, limit, true),
+            Choice::Fresh => None,
+        };
         let reused = unused.is_some();
         let connection = match unused {
             Some(connection) => connection,

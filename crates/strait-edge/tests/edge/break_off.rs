@@ -1,15 +1,17 @@
 //! Whatever breaks off is seen as broken off, on both legs.
 
-use std::sync::Arc;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::Frame;
 use http_body_util::BodyExt;
-use strait_edge::Settings;
+use strait_edge::{Backend, Settings};
 use strait_engine::{Body, Carried, Data, Exchange, Fault, Part, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -168,6 +170,72 @@ async fn a_connection_that_the_backend_closed_unseen_is_replaced() {
     // What is not safe to do twice is not done twice.
     let answer = visitor.send(visitor.request("POST", "/", full("once"))).await;
     assert_eq!(answer.status(), 502);
+}
+
+/// A backend whose service closes its connection at the moment in which the next request wants it,
+/// so that nobody has heard of it.
+struct Closes {
+    backend: Backend,
+    close: mpsc::SyncSender<()>,
+    closed: Mutex<mpsc::Receiver<()>>,
+    asked: AtomicUsize,
+}
+
+impl Closes {
+    /// With `reset` the service closes as one does that has not read everything.
+    fn new(reset: bool) -> Closes {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (close, closing) = mpsc::sync_channel(0);
+        let (done, closed) = mpsc::sync_channel(0);
+        thread::spawn(move || {
+            for tcp in listener.incoming() {
+                let mut tcp = tcp.unwrap();
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"\r\n\r\n") && !seen.ends_with(b"once") {
+                    let mut some = [0; 1024];
+                    let read = tcp.read(&mut some).unwrap();
+                    seen.extend_from_slice(&some[..read]);
+                }
+                tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+                if closing.recv().is_err() {
+                    return;
+                }
+                if reset {
+                    socket2::SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+                drop(tcp);
+                done.send(()).unwrap();
+            }
+        });
+        let backend = backend(&address, Settings::default());
+        Closes { backend, close, closed: Mutex::new(closed), asked: AtomicUsize::new(0) }
+    }
+}
+
+impl Upstream for Closes {
+    fn carry(&self, exchange: Exchange) -> Carried<'_> {
+        if self.asked.fetch_add(1, SeqCst) > 0 {
+            self.close.send(()).unwrap();
+            self.closed.lock().unwrap().recv().unwrap();
+        }
+        self.backend.carry(exchange)
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_at_the_last_moment_is_replaced() {
+    for (reset, method, body) in
+        [(false, "GET", ""), (true, "GET", ""), (false, "POST", "once"), (true, "POST", "once")]
+    {
+        let door = door_to(Arc::new(Closes::new(reset)), Settings::default()).await;
+        let mut visitor = Visitor::new(door.address, false).await;
+        for _ in 0..3 {
+            let answer = visitor.send(visitor.request(method, "/", full(body))).await;
+            assert_eq!(answer.status(), 200, "{method}, closed with a reset: {reset}");
+            assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), "ok");
+        }
+    }
 }
 
 #[tokio::test]

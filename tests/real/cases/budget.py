@@ -8,7 +8,7 @@ from case import ENTRIES, case
 from cases.http_edges import _seen
 from cases.websocket import at
 from curl import curl
-from process import OUT, until
+from process import OUT, run, until
 
 BUDGET = 1 << 20
 LIMITS = f"""
@@ -30,17 +30,22 @@ async def refused(pair) -> float:
     return total
 
 
-@case("a full memory budget refuses what is new, goes on with what is open, and empties again", ENTRIES, seconds=60)
-async def full(t):
+async def limited(t, name: str):
+    """A pair of its own whose sides have BUDGET bytes each."""
     files = {}
     for side in ("server", "client"):
-        files[side] = OUT / f"memory-{t.mode}-{side}.toml"
+        files[side] = OUT / f"{name}-{t.mode}-{side}.toml"
         files[side].write_text(LIMITS)
-    world = await t.alone(
-        f"memory-{t.mode}",
+    return await t.alone(
+        f"{name}-{t.mode}",
         server_flags=["--config", str(files["server"])],
         client_flags=["--config", str(files["client"])],
     )
+
+
+@case("a full memory budget refuses what is new, goes on with what is open, and empties again", ENTRIES, seconds=60)
+async def full(t):
+    world = await limited(t, "memory")
     pair, note = world.pair, f"memory-{t.mode}"
     assert await refused(pair) == 0
     async with AsyncExitStack() as stack:
@@ -90,3 +95,15 @@ async def full(t):
         await until("the refused request is served", fits, 5)
         assert await _seen(t, f"{note}:began")
     await pair.clean()
+
+
+@case("500 uploads at once beyond 1 MiB of memory wait for room, and all are answered", ENTRIES, seconds=60)
+async def burst(t):
+    world = await limited(t, "burst")
+    body = OUT / "burst-body"
+    body.write_bytes(b"b" * 16384)
+    for flags in (("--h1", "-c", 500), ("-c", 10, "-m", 50)):
+        ran = await run("h2load", "-n", 10_000, *flags, "-d", body, f"http://{world.fast}/fast/digest", seconds=25)
+        assert "10000 succeeded, 0 failed, 0 errored" in ran.ok().text, ran.text
+    await world.pair.clean()
+    assert await refused(world.pair) == 0

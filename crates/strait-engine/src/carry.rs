@@ -7,8 +7,8 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use strait_mux::Refused;
-use strait_wire::{Opening, Part, Reason};
-use tokio::time::timeout;
+use strait_wire::{Opening, Part, Reason, StreamNo};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::now;
@@ -27,7 +27,7 @@ impl Upstream for Session {
     }
 }
 
-/// Carries `exchange` over `session`, for a place on which it waits so long, if need be.
+/// Carries `exchange` over `session`, for room on which it waits so long, if need be.
 ///
 /// # Errors
 /// Why there is no answer.
@@ -36,24 +36,98 @@ pub(crate) async fn carry(
     exchange: Exchange,
     wait: Duration,
 ) -> Result<Answer, Failure> {
-    let Exchange { head, context, body } = exchange;
-    let (protocol, bodiless) = (context.protocol, body.is_end());
-    let opening = || opening(&head, &context);
-    let mut opened = session.with(|core| core.open_at_once(opening, protocol, bodiless));
-    if matches!(opened, Err(Refused::NoBudget | Refused::TooMany)) && !wait.is_zero() {
-        let place = Place::last(session);
-        let open = poll_fn(|cx| place.poll_open(cx, opening, protocol, bodiless));
-        // Boxed, because few wait and all would carry it with them.
-        opened = Box::pin(timeout(wait, open)).await.unwrap_or(opened);
+    let (protocol, end) = (exchange.context.protocol, exchange.body.is_end());
+    let opening = || opening(&exchange.head, &exchange.context);
+    let waits = match session.with(|core| core.open_at_once(opening, protocol, end)) {
+        Ok(no) => match ask(session, exchange, no).await {
+            Err(Unanswered::NoRoom(waits)) => waits,
+            Err(Unanswered::Failed(failure)) => return Err(failure),
+            Ok(answer) => return Ok(answer),
+        },
+        Err(refused @ (Refused::NoBudget | Refused::TooMany)) if !wait.is_zero() => {
+            let place = Place::last(session);
+            Waits { exchange: Box::new(exchange), place, full: Full::Here(refused) }
+        }
+        Err(refused) => return Err(failure(Full::Here(refused), session, Box::new(exchange))),
+    };
+    if wait.is_zero() {
+        return Err(failure(waits.full, session, waits.exchange));
     }
-    let no = match opened {
-        Ok(no) => no,
-        Err(refused) => {
+    // Boxed, because few wait and all would carry it with them.
+    Box::pin(waits.carry(session, wait)).await
+}
+
+/// How often it is tried whether there is room though none was given back on the tunnel: other
+/// tunnels share the memory of the process, and the peer's requests that of the tunnel.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Who has no room for a request.
+enum Full {
+    Here(Refused),
+    There(Fault),
+}
+
+/// That nobody has room for `exchange`, of which nothing is used up.
+fn failure(full: Full, session: &Session, exchange: Box<Exchange>) -> Failure {
+    let fault = match full {
+        Full::There(fault) => fault,
+        Full::Here(refused) => {
             session.with(|core| core.mux.give_up(refused));
-            let untouched = Some(Box::new(Exchange { head, context, body }));
-            return Err(Failure { fault: refusal(refused), untouched });
+            refusal(refused)
         }
     };
+    Failure { fault, untouched: Some(exchange) }
+}
+
+/// An exchange that waits for room.
+struct Waits {
+    exchange: Box<Exchange>,
+    place: Place,
+    full: Full,
+}
+
+impl Waits {
+    async fn carry(mut self, session: &Session, wait: Duration) -> Result<Answer, Failure> {
+        let until = Instant::now() + wait;
+        let mut again = Instant::now() + AGAIN;
+        loop {
+            let Waits { exchange, place, full } = self;
+            let (protocol, end) = (exchange.context.protocol, exchange.body.is_end());
+            let (head, context) = (&exchange.head, &exchange.context);
+            let open = poll_fn(|cx| place.poll_open(cx, || opening(head, context), protocol, end));
+            let no = match timeout_at(again.min(until), open).await {
+                Ok(Ok(no)) => no,
+                Ok(Err(refused)) => return Err(failure(Full::Here(refused), session, exchange)),
+                Err(_) if Instant::now() >= until => {
+                    return Err(failure(full, session, exchange));
+                }
+                Err(_) => {
+                    place.allow();
+                    again = Instant::now() + AGAIN;
+                    self = Waits { exchange, place, full };
+                    continue;
+                }
+            };
+            match ask(session, *exchange, no).await {
+                Err(Unanswered::NoRoom(waits)) => self = waits,
+                Err(Unanswered::Failed(failure)) => return Err(failure),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+    }
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    Failed(Failure),
+    /// The peer has no room for it, and nothing of it is used up.
+    NoRoom(Waits),
+}
+
+/// Carries `exchange` as request `no`, which is open.
+async fn ask(session: &Session, exchange: Exchange, no: StreamNo) -> Result<Answer, Unanswered> {
+    let Exchange { head, context, body } = exchange;
+    let bodiless = body.is_end();
     let mut reader = StreamReader::new(session.clone(), no);
     // A body that nobody has asked for yet: nothing of it is used up.
     let mut unasked = None;
@@ -74,23 +148,27 @@ pub(crate) async fn carry(
         }
         reader.poll_head(cx)
     });
-    match answered.await {
+    let fault = match answered.await {
         Ok(head) => {
             if let Some((body, writer)) = unasked {
                 start(body, writer);
             }
             let size = content_length(&head.headers);
-            Ok(Answer { head, body: Box::new(reader.with_size(size)) })
+            return Ok(Answer { head, body: Box::new(reader.with_size(size)) });
         }
-        Err(fault) => {
-            let unused = match unasked {
-                Some((body, _)) => Some(body),
-                None => bodiless.then(|| -> BoxBody { Box::new(EmptyBody) }),
-            };
-            let untouched = unused.map(|body| Box::new(Exchange { head, context, body }));
-            Err(Failure { fault, untouched })
-        }
+        Err(fault) => fault,
+    };
+    let (body, writer): (BoxBody, _) = match unasked {
+        Some((body, writer)) => (body, Some(writer)),
+        None if bodiless => (Box::new(EmptyBody), None),
+        None => return Err(Unanswered::Failed(fault.into())),
+    };
+    let exchange = Box::new(Exchange { head, context, body });
+    if fault.reason == Reason::Overloaded && fault.retry_safe {
+        let place = Place::again(reader, writer);
+        return Err(Unanswered::NoRoom(Waits { exchange, place, full: Full::There(fault) }));
     }
+    Err(Unanswered::Failed(Failure { fault, untouched: Some(exchange) }))
 }
 
 /// Starts the pump of a request's body. It ends by itself: with the body, or when the request is

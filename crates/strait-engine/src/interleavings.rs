@@ -5,7 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -240,6 +240,24 @@ fn whoever_waits_for_a_place_gets_the_next_one() {
             other.join().unwrap();
         });
     }
+}
+
+#[test]
+fn whom_the_peer_refused_goes_when_another_request_ends() {
+    every_order(|| {
+        let session = doubles::session_of("peer", 1 << 20);
+        let open = || {
+            let no = session.with(|core| core.open(opening(), Protocol::Http, true)).unwrap();
+            StreamReader::new(session.clone(), no)
+        };
+        let (refused, held) = (open(), open());
+        let place = Place::again(refused, None);
+        let poll = |cx: &Context<'_>| place.poll_open(cx, opening, Protocol::Http, true);
+        assert!(poll(&Context::from_waker(Waker::noop())).is_pending(), "its own end is none");
+        let other = thread::spawn(move || drop(held));
+        assert!(block_on(poll_fn(|cx| poll(cx))).is_ok());
+        other.join().unwrap();
+    });
 }
 
 #[test]

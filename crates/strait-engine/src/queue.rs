@@ -8,6 +8,14 @@ use strait_wire::{Opening, Protocol, StreamNo};
 
 use crate::Session;
 use crate::session::Core;
+use crate::stream::{StreamReader, StreamWriter};
+
+/// The tickets of those that were not sent yet begin here: behind the numbers of all requests.
+const UNSENT: u64 = 1 << 63;
+
+/// How many go for each that ends while the peer refuses some: with more than one it is found out
+/// when the peer has more room, and no more than every other one is refused.
+const FOR_ONE: usize = 2;
 
 /// Who waits, in order.
 #[derive(Default)]
@@ -16,6 +24,21 @@ pub(crate) struct Queue {
     waiting: VecDeque<(u64, Option<Waker>)>,
     /// What the first of them found when it was refused; it is refused again while there is no less.
     found: Option<Load>,
+    /// The peer has refused some of them.
+    clock: Option<Clock>,
+}
+
+/// Lets requests go as others end: only the peer knows how much room it has.
+struct Clock {
+    opened: usize,
+    allowed: usize,
+}
+
+impl Clock {
+    fn tick(&mut self, opened: usize) {
+        self.allowed += FOR_ONE * self.opened.saturating_sub(opened);
+        self.opened = opened;
+    }
 }
 
 impl Queue {
@@ -25,8 +48,45 @@ impl Queue {
 
     fn join(&mut self) -> u64 {
         self.next += 1;
-        self.waiting.push_back((self.next, None));
-        self.next
+        let ticket = UNSENT + self.next;
+        self.waiting.push_back((ticket, None));
+        ticket
+    }
+
+    /// The peer had no room for request `no`, which waits ahead of those that were opened later.
+    fn join_again(&mut self, no: StreamNo, opened: usize) -> u64 {
+        match &mut self.clock {
+            // Its own end lets nobody go.
+            Some(clock) => *clock = Clock { opened, allowed: clock.allowed / 2 },
+            None => self.clock = Some(Clock { opened, allowed: 0 }),
+        }
+        if let Err(at) = self.place_of(no.0) {
+            self.waiting.insert(at, (no.0, None));
+        }
+        no.0
+    }
+
+    /// Whether this one may try to open its request.
+    fn may_try(&self, ticket: u64) -> bool {
+        self.is_first(ticket) && self.clock.as_ref().is_none_or(|clock| clock.allowed > 0)
+    }
+
+    /// If this one is the first it may try, whatever is known.
+    fn allow(&mut self, ticket: u64) {
+        if self.is_first(ticket) {
+            self.found = None;
+            if let Some(clock) = &mut self.clock {
+                clock.allowed = clock.allowed.max(1);
+            }
+        }
+    }
+
+    /// The first has opened its request, and leaves.
+    fn opened(&mut self, ticket: u64, opened: usize) {
+        if let Some(clock) = &mut self.clock {
+            *clock = Clock { opened, allowed: clock.allowed.saturating_sub(1) };
+        }
+        self.leave(ticket);
     }
 
     fn is_first(&self, ticket: u64) -> bool {
@@ -46,6 +106,9 @@ impl Queue {
         } else if let Ok(at) = self.place_of(ticket) {
             self.waiting.remove(at);
         }
+        if self.waiting.is_empty() {
+            self.clock = None;
+        }
     }
 
     fn place_of(&self, ticket: u64) -> Result<usize, usize> {
@@ -56,11 +119,17 @@ impl Queue {
     /// or nothing to wait for because it is `over`.
     pub(crate) fn turn(&mut self, load: impl FnOnce() -> Load, over: bool) -> Option<Waker> {
         let (_, waker) = self.waiting.front_mut()?;
-        let again = |found: Load| {
-            let now = load();
-            now.budget_used < found.budget_used || now.opened < found.opened
-        };
-        if over || self.found.is_none_or(again) { waker.take() } else { None }
+        if over {
+            self.clock = None;
+            return waker.take();
+        }
+        let now = load();
+        let allowed = self.clock.as_mut().is_none_or(|clock| {
+            clock.tick(now.opened);
+            clock.allowed > 0
+        });
+        let less = |found: Load| now.budget_used < found.budget_used || now.opened < found.opened;
+        if allowed && self.found.is_none_or(less) { waker.take() } else { None }
     }
 }
 
@@ -92,6 +161,24 @@ impl Place {
         Place { session: session.clone(), ticket }
     }
 
+    /// The place of the request of these handles, which the peer has refused for want of room.
+    pub(crate) fn again(reader: StreamReader, writer: Option<StreamWriter>) -> Place {
+        let (session, no) = reader.into_parts();
+        let ticket = session.with(|core| {
+            core.drop_reader(no);
+            if let Some(writer) = writer {
+                core.drop_writer(writer.into_no());
+            }
+            core.queue.join_again(no, core.mux.load().opened)
+        });
+        Place { session, ticket }
+    }
+
+    /// Tries, though nobody knows of more room.
+    pub(crate) fn allow(&self) {
+        self.session.with(|core| core.queue.allow(self.ticket));
+    }
+
     /// Opens a request once it is the first in the queue and the tunnel has room for it.
     pub(crate) fn poll_open(
         &self,
@@ -101,12 +188,15 @@ impl Place {
         end: bool,
     ) -> Poll<Result<StreamNo, Refused>> {
         self.session.with(|core| {
-            if core.queue.is_first(self.ticket) {
+            if core.queue.may_try(self.ticket) {
                 match core.open(opening(), protocol, end) {
                     Err(Refused::TooMany | Refused::NoBudget) => {
                         core.queue.found = Some(core.mux.load());
                     }
-                    outcome => return Poll::Ready(outcome),
+                    outcome => {
+                        core.queue.opened(self.ticket, core.mux.load().opened);
+                        return Poll::Ready(outcome);
+                    }
                 }
             }
             core.queue.wait(self.ticket, cx);
@@ -129,7 +219,6 @@ mod tests {
 
     use super::*;
     use crate::doubles::{opening, session_of};
-    use crate::stream::StreamReader;
 
     #[test]
     fn places_are_taken_in_the_order_of_coming() {

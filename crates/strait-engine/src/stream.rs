@@ -54,6 +54,12 @@ impl StreamReader {
         })
     }
 
+    /// The request, whose handle is given back by whoever takes its number.
+    pub(crate) fn into_parts(mut self) -> (Session, StreamNo) {
+        let no = std::mem::replace(&mut self.no, StreamNo::NONE);
+        (self.session.clone(), no)
+    }
+
     /// Notes the length that the head promised, as a hint for whoever frames the body.
     pub(crate) fn with_size(mut self, size: Option<u64>) -> StreamReader {
         self.size = size;
@@ -133,6 +139,11 @@ impl StreamWriter {
 
     pub(crate) fn new(session: Session, no: StreamNo) -> StreamWriter {
         StreamWriter { session, no }
+    }
+
+    /// The request's number, whose handle is given back by whoever takes it.
+    pub(crate) fn into_no(mut self) -> StreamNo {
+        std::mem::replace(&mut self.no, StreamNo::NONE)
     }
 
     /// Queues the answer's head together with what is already known of its body, so that a

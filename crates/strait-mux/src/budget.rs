@@ -80,6 +80,16 @@ impl Budget {
         self.0.limit
     }
 
+    /// What of `whole` bytes one of many may have while the budget is as full as it is: all of it
+    /// while one in `plenty` of its parts is free, and from there on the fourth power of what is
+    /// left of that part. A few get all they want, and thousands still have a place beside them.
+    pub(crate) fn share_of(&self, whole: u32, plenty: usize) -> usize {
+        // Rounded up: whoever is nearly alone gets the whole.
+        let square = ((self.free(256) * plenty + 1).min(256) as u64).pow(2);
+        // No fourth power is more than 32 bits, and neither is the whole.
+        ((u64::from(whole) * square * square) >> 32) as usize
+    }
+
     /// The share that is still free, in so many `parts` of the whole: of this budget or of its
     /// parent, whichever is tighter.
     pub fn free(&self, parts: usize) -> usize {
@@ -103,6 +113,21 @@ mod tests {
         a.release(70);
         assert!(b.reserve(80));
         assert_eq!(process.used(), 80);
+    }
+
+    #[test]
+    fn the_share_of_one_shrinks_as_the_budget_fills() {
+        let budget = Budget::new(1 << 20);
+        let shares = |plenty| {
+            [0, 4, 8, 10, 12, 16].map(|used| {
+                assert!(budget.reserve(used << 16));
+                let share = budget.share_of(1 << 16, plenty);
+                budget.release(used << 16);
+                share >> 10
+            })
+        };
+        assert_eq!(shares(1), [64, 20, 4, 1, 0, 0]);
+        assert_eq!(shares(2), [64, 64, 64, 20, 4, 0]);
     }
 
     #[test]

@@ -12,9 +12,9 @@ use crate::schedule::{Schedule, Turn};
 use crate::window::Window;
 use crate::{Budget, Gone};
 
-/// Bytes that may wait in the send half while its request has credit: enough to refill
-/// while the transport writes, little enough to be cheap when it stalls.
-const QUEUE: usize = 64 * 1024;
+/// Bytes that may wait in the send half while its request has credit and half of the budget is free:
+/// enough to refill while the transport writes, little enough to be cheap when it stalls.
+const QUEUE: u32 = 64 * 1024;
 
 /// A reader that has more than this before it, in bytes, does not keep up.
 const KEEPS_UP: usize = 64 * 1024;
@@ -256,17 +256,17 @@ impl SendHalf {
         self.queue.push_back(data);
     }
 
-    /// Payload bytes that may be pushed now.
+    /// Payload bytes that may be pushed now. One piece is always allowed; thousands that wait for
+    /// the transport have little more than that each.
     pub(crate) fn room(&self, budget: &Budget) -> usize {
-        let stalled = || self.credit <= PIECE_WEIGHT || budget.free(16) == 0;
         if self.awaits_continue {
             0
-        } else if self.queue.is_empty() && self.first.is_none() {
-            QUEUE
-        } else if !self.queue.is_empty() && stalled() {
+        } else if self.queue.is_empty() {
+            QUEUE as usize
+        } else if self.credit <= PIECE_WEIGHT {
             0
         } else {
-            QUEUE.saturating_sub(self.queued)
+            budget.share_of(QUEUE, 2).saturating_sub(self.queued)
         }
     }
 

@@ -50,18 +50,13 @@ impl Window {
         }
     }
 
-    /// The size that the window of a new request shall have while `budget` is as full as it is: the
-    /// fourth power of the share that is free. A few requests get all they want, and thousands
-    /// still have a place beside them. WebSockets start small, because most are idle.
+    /// The size that the window of a new request shall have while `budget` is as full as it is.
+    /// WebSockets start small, because most are idle.
     pub(crate) fn size_for(protocol: Protocol, settings: &Settings, budget: &Budget) -> usize {
         if protocol == Protocol::WebSocket {
             return settings.window_min as usize;
         }
-        // Rounded up: whoever is nearly alone gets the whole.
-        let square = (budget.free(256) as u64 + 1).min(256).pow(2);
-        // No fourth power is more than 32 bits, and neither is a window.
-        let size = (u64::from(settings.window) * square * square) >> 32;
-        (size as usize).max(settings.window_min as usize)
+        budget.share_of(settings.window, 1).max(settings.window_min as usize)
     }
 
     /// Bytes granted and not yet received.

@@ -11,7 +11,7 @@ use strait_wire::{Announcement, Service};
 use tokio::time::timeout;
 
 use crate::records::Kept;
-use crate::world::{Pieces, World, ok, request, soon, world, world_of};
+use crate::world::{Pieces, World, ok, request, soon, world, world_of, worlds};
 
 /// A far node that counts what it is asked, and fails with `fault` or answers.
 struct Far {
@@ -226,10 +226,13 @@ async fn a_service_that_refuses_is_tried_at_another_tunnel_once() {
         near.join(&first);
         let began = Instant::now();
         assert_eq!(soon(near.carry(Method::POST, none())).await.unwrap(), Err(reason));
-        assert_eq!(bad.asked(), 1, "{reason}: by the same tunnel");
+        // The same tunnel may have room in a moment, and nobody would tell.
+        let times = bad.asked();
+        let expected = if reason == Reason::Overloaded { 2..=4 } else { 1..=1 };
+        assert!(expected.contains(&times), "{reason}: {times} times");
         // No other tunnel would be better than this one, unless it is the tunnel that leaves.
         let waited = began.elapsed() >= Duration::from_millis(300);
-        assert_eq!(waited, reason == Reason::Draining, "{reason}");
+        assert_eq!(waited, matches!(reason, Reason::Draining | Reason::Overloaded), "{reason}");
         near.join(&second);
         let outcomes = [
             soon(near.carry(Method::POST, none())).await.unwrap(),
@@ -237,7 +240,8 @@ async fn a_service_that_refuses_is_tried_at_another_tunnel_once() {
         ];
         let refused = outcomes.iter().filter(|outcome| **outcome == Err(reason)).count();
         assert_eq!(refused, usize::from(!again), "{reason}: {outcomes:?}");
-        assert_eq!((bad.asked(), good.asked()), (2, if again { 2 } else { 1 }), "{reason}");
+        let asked = (times + 1, if again { 2 } else { 1 });
+        assert_eq!((bad.asked(), good.asked()), asked, "{reason}");
     }
     // All of them refuse: two are asked and no more.
     let all: Vec<_> = (0..3).map(|_| fails(Reason::BackendRefused)).collect();
@@ -355,6 +359,71 @@ async fn a_tunnel_that_stays_full_refuses_when_the_wait_is_over() {
     near.join(&other);
     assert_eq!(soon(near.carry(Method::POST, some())).await.unwrap(), Ok(200));
     held.abort();
+}
+
+/// A peer that has so much memory, where this side has plenty.
+async fn narrow(far: Arc<dyn Upstream>, budget: usize) -> World {
+    worlds(far, [budget, 64 << 20]).await
+}
+
+/// Answers after a moment.
+struct Slow(AtomicUsize);
+
+impl Upstream for Slow {
+    fn carry(&self, _: Exchange) -> Carried<'_> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            ok(Box::new(EmptyBody))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_burst_beyond_the_memory_of_the_peer_waits_for_room() {
+    let slow = Arc::new(Slow(AtomicUsize::new(0)));
+    let tunnel = narrow(slow.clone(), FOR_ONE).await;
+    let near = Near::new(Duration::from_secs(4));
+    near.join(&tunnel);
+    let burst: Vec<_> = (0..100)
+        .map(|at| match at % 2 {
+            0 => near.carry(Method::POST, none()),
+            _ => near.carry_unasked(Method::POST),
+        })
+        .collect();
+    // Who leaves while he waits holds nobody up.
+    burst[50].abort();
+    for (at, waiting) in burst.into_iter().enumerate().filter(|(at, _)| *at != 50) {
+        assert_eq!(soon(waiting).await.unwrap(), Ok(200), "request {at}");
+    }
+    assert!([99, 100].contains(&slow.0.load(Ordering::SeqCst)), "each once");
+    // All of the burst, and then one or two for each that ended.
+    let refused = tunnel.client.stats().refusals.theirs_budget;
+    assert!((10..400).contains(&refused), "{refused} were refused");
+    assert_eq!(tunnel.server.stats().refusals, Refusals::default());
+    tunnel.settled().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_stays_full_refuses_when_the_wait_is_over() {
+    let far = Far::new(None, true);
+    // Two without a body.
+    let tunnel = narrow(far.clone(), 1100).await;
+    let near = Near::new(Duration::from_millis(100));
+    near.join(&tunnel);
+    let held = [(); 2].map(|()| near.carry(Method::GET, none()));
+    until("they are there", || far.asked() == 2).await;
+    let began = Instant::now();
+    let refused: Vec<_> = (0..20).map(|_| near.carry(Method::GET, none())).collect();
+    for refused in refused {
+        assert_eq!(soon(refused).await.unwrap(), Err(Reason::Overloaded));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(100), "it was waited for");
+    assert_eq!((tunnel.client.stats().refusals.theirs_budget, far.asked()), (20, 2));
+    // What uses up its body cannot wait.
+    assert_eq!(soon(near.carry(Method::POST, some())).await.unwrap(), Err(Reason::Overloaded));
+    held.into_iter().for_each(|held| held.abort());
+    tunnel.settled().await;
 }
 
 #[tokio::test]

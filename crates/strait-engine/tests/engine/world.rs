@@ -63,8 +63,13 @@ pub async fn world(upstream: Arc<dyn Upstream>) -> World {
 
 /// The same, each with a memory budget of so many bytes.
 pub async fn world_of(upstream: Arc<dyn Upstream>, budget: usize) -> World {
+    worlds(upstream, [budget; 2]).await
+}
+
+/// The same; the client's is the first.
+pub async fn worlds(upstream: Arc<dyn Upstream>, [client, server]: [usize; 2]) -> World {
     let hello = || Hello { role: "test".into(), ..Hello::default() };
-    let new = |side| {
+    let new = |side, budget| {
         let budget = Budget::new(budget);
         Session::new(
             "peer".into(),
@@ -75,7 +80,7 @@ pub async fn world_of(upstream: Arc<dyn Upstream>, budget: usize) -> World {
             Turns::start(&tokio::runtime::Handle::current()),
         )
     };
-    let (client, server) = (new(Side::Dialer), new(Side::Listener));
+    let (client, server) = (new(Side::Dialer, client), new(Side::Listener, server));
     let stalled = Arc::<AtomicBool>::default();
     let (up, down) = (wire(&client, &stalled), wire(&server, &stalled));
     let mut cut = Vec::new();

@@ -141,7 +141,7 @@ async fn ask(session: &Session, exchange: Exchange, no: StreamNo) -> Result<Answ
     }
     let answered = poll_fn(|cx| {
         let mut asked = |(_, writer): &mut (_, StreamWriter)| {
-            matches!(writer.poll_room(cx), Poll::Ready(Ok(())))
+            matches!(writer.poll_room(cx), Poll::Ready(Ok(_)))
         };
         if let Some((body, writer)) = unasked.take_if(&mut asked) {
             start(body, writer);

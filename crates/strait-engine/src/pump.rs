@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use strait_wire::Part;
+use strait_wire::{Data, Part};
 
 use crate::stream::StreamWriter;
 use crate::{BoxBody, Fault, Share};
@@ -12,47 +12,69 @@ use crate::{BoxBody, Fault, Share};
 ///
 /// # Errors
 /// The fault that ended it early: the body's, or the tunnel's.
-pub(crate) async fn pump(mut body: BoxBody, mut writer: StreamWriter) -> Result<(), Fault> {
-    let mut share = Share::of_body();
-    let outcome = poll_fn(|cx| poll(&mut body, &mut writer, &mut share, cx)).await;
+pub(crate) async fn pump(body: BoxBody, writer: StreamWriter) -> Result<(), Fault> {
+    let mut pump = Pump { body, writer, share: Share::of_body(), rest: None };
+    let outcome = poll_fn(|cx| pump.poll(cx)).await;
     if let Err(fault) = &outcome {
         // Nothing happens when it was the tunnel that cut.
-        writer.abort(fault);
+        pump.writer.abort(fault);
     }
     outcome
 }
 
-fn poll(
-    body: &mut BoxBody,
-    writer: &mut StreamWriter,
-    share: &mut Share,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Fault>> {
-    loop {
-        // Asking for room first is the back-pressure, and tells when the request is cut.
-        ready!(writer.poll_room(cx))?;
-        ready!(share.poll_turn(writer.turns(), cx));
-        let Poll::Ready(part) = body.poll_part(cx) else {
-            share.rest();
-            return Poll::Pending;
-        };
-        match part {
-            Some(Ok(Part::Data(data))) => {
-                share.spend(data.weight());
-                // Known ends travel with the last piece instead of behind it.
-                let end = body.is_end();
-                if !data.bytes.is_empty() || data.start.is_some() || data.ends_message {
-                    writer.push(data, end)?;
-                } else if end {
-                    writer.finish(None)?;
+struct Pump {
+    body: BoxBody,
+    writer: StreamWriter,
+    share: Share,
+    /// What there was no room for, and whether the body ends with it. Boxed, because few have it.
+    rest: Option<Box<(Data, bool)>>,
+}
+
+impl Pump {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        loop {
+            // Asking for room first is the back-pressure, and tells when the request is cut.
+            let room = ready!(self.writer.poll_room(cx))?;
+            if let Some(rest) = &mut self.rest {
+                let piece = rest.0.split_to(room);
+                let whole = rest.0.bytes.is_empty();
+                let end = whole && rest.1;
+                if whole {
+                    self.rest = None;
                 }
+                self.writer.push(piece, end)?;
                 if end {
                     return Poll::Ready(Ok(()));
                 }
+                continue;
             }
-            Some(Ok(Part::Trailers(map))) => return Poll::Ready(writer.finish(Some(map))),
-            Some(Err(fault)) => return Poll::Ready(Err(fault)),
-            None => return Poll::Ready(writer.finish(None)),
+            ready!(self.share.poll_turn(self.writer.turns(), cx));
+            let Poll::Ready(part) = self.body.poll_part(cx) else {
+                self.share.rest();
+                return Poll::Pending;
+            };
+            match part {
+                Some(Ok(Part::Data(data))) => {
+                    self.share.spend(data.weight());
+                    // Known ends travel with the last piece instead of behind it.
+                    let end = self.body.is_end();
+                    if data.bytes.len() > room {
+                        self.rest = Some(Box::new((data, end)));
+                        continue;
+                    }
+                    if !data.bytes.is_empty() || data.start.is_some() || data.ends_message {
+                        self.writer.push(data, end)?;
+                    } else if end {
+                        self.writer.finish(None)?;
+                    }
+                    if end {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Some(Ok(Part::Trailers(map))) => return Poll::Ready(self.writer.finish(Some(map))),
+                Some(Err(fault)) => return Poll::Ready(Err(fault)),
+                None => return Poll::Ready(self.writer.finish(None)),
+            }
         }
     }
 }

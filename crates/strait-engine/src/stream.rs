@@ -171,14 +171,14 @@ impl StreamWriter {
         })
     }
 
-    /// Waits until a piece may be pushed. The task is woken when the request is cut even
-    /// while it waits for something else.
-    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    /// Waits until a piece may be pushed, and says how large. The task is woken when the request
+    /// is cut even while it waits for something else.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         self.session.with(|core| {
             core.wait_writable(self.no, cx);
             match core.mux.room(self.no) {
                 Ok(0) => Poll::Pending,
-                Ok(_) => Poll::Ready(Ok(())),
+                Ok(room) => Poll::Ready(Ok(room)),
                 Err(gone) => Poll::Ready(Err(fault(gone))),
             }
         })

@@ -101,7 +101,7 @@ impl Mux {
         Ok(())
     }
 
-    /// Payload bytes that may be pushed now; 0 means wait for [`Event::Writable`].
+    /// Payload bytes that the next piece may have; 0 means wait for [`Event::Writable`].
     ///
     /// # Errors
     /// The request is gone.

@@ -248,7 +248,7 @@ impl SendHalf {
     }
 
     /// Queues a piece. What the budget does not have is still queued: the writer asked for
-    /// room, and one piece is always allowed, lest those that stall stop the others.
+    /// room.
     pub(crate) fn push(&mut self, data: Data, budget: &Budget) {
         let weight = data.weight();
         budget.charge(weight);
@@ -256,17 +256,17 @@ impl SendHalf {
         self.queue.push_back(data);
     }
 
-    /// Payload bytes that may be pushed now. One piece is always allowed; thousands that wait for
-    /// the transport have little more than that each.
+    /// How large the next piece may be; 0 for none now. While memory is plentiful it may be of any
+    /// size, and a small one is always allowed, lest those that stall stop the others: thousands
+    /// that wait for the transport, or for credit, have little more than that each.
     pub(crate) fn room(&self, budget: &Budget) -> usize {
-        if self.awaits_continue {
-            0
-        } else if self.queue.is_empty() {
-            QUEUE as usize
-        } else if self.credit <= PIECE_WEIGHT {
-            0
-        } else {
-            budget.share_of(QUEUE, 2).saturating_sub(self.queued)
+        let share = budget.share_of(QUEUE, 2);
+        let left = share.saturating_sub(self.queued);
+        match self.queue.is_empty() {
+            _ if self.awaits_continue => 0,
+            false if self.credit <= PIECE_WEIGHT || left == 0 => 0,
+            _ if share == QUEUE as usize => usize::MAX,
+            empty => left.max(if empty { SMALL } else { 0 }),
         }
     }
 

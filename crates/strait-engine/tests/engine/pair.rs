@@ -7,7 +7,7 @@ use std::time::Duration;
 use strait_engine::*;
 use tokio::time::timeout;
 
-use crate::world::{Pieces, Sample, carried, read, request, world};
+use crate::world::{Pieces, Sample, carried, read, request, world, world_of};
 
 #[tokio::test]
 async fn echoes_cross_in_both_directions_and_leave_nothing_behind() {
@@ -28,6 +28,20 @@ async fn echoes_cross_in_both_directions_and_leave_nothing_behind() {
     }
     for task in tasks {
         timeout(Duration::from_secs(20), task).await.expect("in time").expect("right");
+    }
+    world.settled().await;
+}
+
+/// Where memory is short, what is larger than its room goes in parts.
+#[tokio::test]
+async fn pieces_that_have_no_room_as_a_whole_cross_as_they_are() {
+    let world = world_of(Arc::new(Sample::default()), 24 << 10).await;
+    for left in [1, 5] {
+        let body = Box::new(Pieces { left, size: 100_000 });
+        let answer = carried(world.client.carry(request("/echo", body)).await);
+        let bytes = timeout(Duration::from_secs(20), read(answer)).await.expect("in time");
+        let expected: Vec<u8> = (0..left).rev().flat_map(|n| vec![n as u8; 100_000]).collect();
+        assert!(bytes.expect("whole") == expected);
     }
     world.settled().await;
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, uri::Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, uri::Scheme};
 use strait_mux::{Budget, Event, Fatal, Mux, Settings, Taken};
 use strait_wire::{
     Data, First, Frame, Hello, Opening, Pieces, Protocol, Reason, RequestHead, RequestId, Reset,
@@ -198,4 +198,24 @@ impl Node {
         self.mux.check().expect("consistent");
         assert_eq!((self.mux.pending(), self.budget.used()), (0, 0), "{:?}", self.mux.stats());
     }
+}
+
+/// So many fields, each with a value of `size` bytes.
+pub(crate) fn fields(count: usize, size: usize) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for at in 0..count {
+        let name = HeaderName::from_bytes(format!("x-{at}").as_bytes()).expect("a name");
+        let value = HeaderValue::from_bytes(&vec![b'v'; size]).expect("a value");
+        map.append(name, value);
+    }
+    map
+}
+
+/// The head of an answer with these fields.
+pub(crate) fn with_head(no: StreamNo, headers: HeaderMap) -> StreamFrame {
+    let mut frame = answer(no.0, false);
+    if let Some(First::Response(head)) = &mut frame.first {
+        head.headers = headers;
+    }
+    frame
 }

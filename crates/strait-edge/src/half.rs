@@ -88,14 +88,16 @@ impl AsyncWrite for Half {
     }
 }
 
-/// Reads once; `Ok(0)` is the end.
+/// Reads once, at most so many bytes; `Ok(0)` is the end.
 pub(crate) fn poll_read_into(
     half: &mut Half,
     input: &mut BytesMut,
+    most: usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     SCRATCH.with_borrow_mut(|scratch| {
-        let mut buf = ReadBuf::new(scratch);
+        let most = most.min(scratch.len());
+        let mut buf = ReadBuf::new(&mut scratch[..most]);
         ready!(Pin::new(half).poll_read(cx, &mut buf))?;
         if input.is_empty() {
             // A fresh buffer of the right size: the old one may live on in other pieces.

@@ -28,6 +28,11 @@ pub trait Body: Send + 'static {
         self.is_end().then_some(0)
     }
 
+    /// The next part shall have at most so many bytes, where it is read only then: memory is short.
+    fn at_most(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
+
     /// Notes why it will be dropped before its end. Dropped without a word it means that
     /// the caller gave up.
     fn give_up(&mut self, fault: &Fault) {

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::now;
 use crate::pump::pump;
-use crate::queue::Place;
+use crate::queue::{AGAIN, Place};
 use crate::session::Accepted;
 use crate::stream::{StreamReader, StreamWriter};
 use crate::{
@@ -57,10 +57,6 @@ pub(crate) async fn carry(
     Box::pin(waits.carry(session, wait)).await
 }
 
-/// How often it is tried whether there is room though none was given back on the tunnel: other
-/// tunnels share the memory of the process, and the peer's requests that of the tunnel.
-const AGAIN: Duration = Duration::from_millis(100);
-
 /// Who has no room for a request.
 enum Full {
     Here(Refused),
@@ -98,12 +94,13 @@ impl Waits {
             let no = match timeout_at(again.min(until), open).await {
                 Ok(Ok(no)) => no,
                 Ok(Err(refused)) => return Err(failure(Full::Here(refused), session, exchange)),
-                Err(_) if Instant::now() >= until => {
-                    return Err(failure(full, session, exchange));
-                }
                 Err(_) => {
-                    place.allow();
-                    again = Instant::now() + AGAIN;
+                    let now = Instant::now();
+                    if now >= until {
+                        return Err(failure(full, session, exchange));
+                    }
+                    place.allow(now);
+                    again = now + AGAIN;
                     self = Waits { exchange, place, full };
                     continue;
                 }

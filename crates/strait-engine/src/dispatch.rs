@@ -291,6 +291,10 @@ impl Body for Counted {
     fn size(&self) -> Option<u64> {
         self.body.size()
     }
+
+    fn at_most(&mut self, bytes: usize) {
+        self.body.at_most(bytes);
+    }
 }
 
 /// An answer's body that keeps the books and the caller's deadline.
@@ -326,6 +330,10 @@ impl Body for Entry {
 
     fn size(&self) -> Option<u64> {
         self.body.size()
+    }
+
+    fn at_most(&mut self, bytes: usize) {
+        self.body.at_most(bytes);
     }
 
     fn give_up(&mut self, fault: &Fault) {

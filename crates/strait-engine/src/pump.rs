@@ -49,6 +49,9 @@ impl Pump {
                 continue;
             }
             ready!(self.share.poll_turn(self.writer.turns(), cx));
+            if room < usize::MAX {
+                self.body.at_most(room);
+            }
             let Poll::Ready(part) = self.body.poll_part(cx) else {
                 self.share.rest();
                 return Poll::Pending;

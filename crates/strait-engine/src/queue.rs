@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use strait_mux::{Load, Refused};
 use strait_wire::{Opening, Protocol, StreamNo};
+use tokio::time::Instant;
 
 use crate::Session;
 use crate::session::Core;
@@ -17,6 +19,10 @@ const UNSENT: u64 = 1 << 63;
 /// when the peer has more room, and no more than every other one is refused.
 const FOR_ONE: usize = 2;
 
+/// How often it is tried whether there is room though none was given back on the tunnel: other
+/// tunnels share the memory of the process, and the peer's requests that of the tunnel.
+pub(crate) const AGAIN: Duration = Duration::from_millis(100);
+
 /// Who waits, in order.
 #[derive(Default)]
 pub(crate) struct Queue {
@@ -26,6 +32,8 @@ pub(crate) struct Queue {
     found: Option<Load>,
     /// The peer has refused some of them.
     clock: Option<Clock>,
+    /// When one was last allowed to try though nobody knew of more room.
+    allowed: Option<Instant>,
 }
 
 /// Lets requests go as others end: only the peer knows how much room it has.
@@ -71,9 +79,11 @@ impl Queue {
         self.is_first(ticket) && self.clock.as_ref().is_none_or(|clock| clock.allowed > 0)
     }
 
-    /// If this one is the first it may try, whatever is known.
-    fn allow(&mut self, ticket: u64) {
-        if self.is_first(ticket) {
+    /// If this one is the first it may try, whatever is known: one now and then.
+    fn allow(&mut self, ticket: u64, now: Instant) {
+        let due = self.allowed.is_none_or(|last| now.duration_since(last) >= AGAIN);
+        if due && self.is_first(ticket) {
+            self.allowed = Some(now);
             self.found = None;
             if let Some(clock) = &mut self.clock {
                 clock.allowed = clock.allowed.max(1);
@@ -175,8 +185,8 @@ impl Place {
     }
 
     /// Tries, though nobody knows of more room.
-    pub(crate) fn allow(&self) {
-        self.session.with(|core| core.queue.allow(self.ticket));
+    pub(crate) fn allow(&self, now: Instant) {
+        self.session.with(|core| core.queue.allow(self.ticket, now));
     }
 
     /// Opens a request once it is the first in the queue and the tunnel has room for it.

@@ -199,6 +199,12 @@ impl Body for VisitorBody {
     fn size(&self) -> Option<u64> {
         self.left
     }
+
+    fn at_most(&mut self, bytes: usize) {
+        if let Some(Incoming::Http1(body)) = &mut self.body {
+            body.at_most(bytes);
+        }
+    }
 }
 
 impl Drop for VisitorBody {

@@ -216,6 +216,12 @@ impl Body for AnswerBody {
             _ => self.is_end().then_some(0),
         }
     }
+
+    fn at_most(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.held {
+            held.lease.connection.at_most(bytes);
+        }
+    }
 }
 
 fn invalid(what: &'static str) -> Fault {

@@ -27,6 +27,8 @@ pub(crate) struct Connection {
     pub(crate) input: BytesMut,
     /// The last read was a large one.
     bulk: bool,
+    /// No more is read the next time.
+    most: usize,
     patience: Option<Pin<Box<Sleep>>>,
     /// Its end is told before it closes.
     secure: bool,
@@ -36,7 +38,8 @@ impl Connection {
     pub(crate) fn new(conn: Conn) -> Connection {
         let secure = conn.is_secure();
         let half = Half::new(conn);
-        Connection { half, input: BytesMut::new(), bulk: false, patience: None, secure }
+        let input = BytesMut::new();
+        Connection { half, input, bulk: false, most: usize::MAX, patience: None, secure }
     }
 
     /// One that a visitor has made. Whoever serves it tells of its end.
@@ -65,11 +68,17 @@ impl Connection {
         self.is_quiet() && self.half.is_silent()
     }
 
+    /// No more than so many bytes are read the next time.
+    pub(crate) fn at_most(&mut self, bytes: usize) {
+        self.most = bytes;
+    }
+
     /// Reads more to the end of `input`; `Ok(0)` is the connection's end.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !(self.bulk && self.input.is_empty()) {
-            let read = ready!(poll_read_into(&mut self.half, &mut self.input, cx))?;
+        if !(self.bulk && self.input.is_empty() && self.most >= BULK) {
+            let read = ready!(poll_read_into(&mut self.half, &mut self.input, self.most, cx))?;
             self.bulk = read >= MUCH;
+            self.most = usize::MAX;
             return Poll::Ready(Ok(read));
         }
         // Not kept while nothing comes.

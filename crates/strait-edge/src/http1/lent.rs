@@ -104,6 +104,13 @@ impl RequestBody {
         self.ended
     }
 
+    /// No more than so many bytes are read for the next part.
+    pub(crate) fn at_most(&mut self, bytes: usize) {
+        if let Some(reading) = &mut self.reading {
+            reading.connection.at_most(bytes);
+        }
+    }
+
     /// The next part of it; `None` at the end.
     pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
         let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
@@ -252,6 +259,23 @@ mod tests {
             let whole = matches!(back, Some((_, Decoder::Length(0))));
             assert_eq!(whole, rest.starts_with('0'), "{rest:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_there_is_room_for() {
+        let wire = format!("40000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x40000));
+        let (_visitor, mut body, _lent) = sent(wire.as_bytes()).await;
+        let (mut got, mut largest) = (0, 0);
+        while got < 0x40000 {
+            let small = got < 0x10000;
+            if small {
+                body.at_most(5000);
+            }
+            let piece = data(&mut body).await.len();
+            assert!(!small || piece <= 5000, "{piece} bytes at once");
+            (got, largest) = (got + piece, largest.max(piece));
+        }
+        assert!(largest > 5000, "it holds for the next read only");
     }
 
     #[tokio::test]

@@ -133,7 +133,7 @@ impl Body for Frames {
                 Ok(None) => {}
                 Err(fault) => return self.fail(fault),
             }
-            match ready!(poll_read_into(half, &mut self.input, cx)) {
+            match ready!(poll_read_into(half, &mut self.input, usize::MAX, cx)) {
                 Ok(0) => {
                     let fault =
                         Fault::because(self.vanished, "a socket ended without a close frame");

@@ -145,7 +145,9 @@ impl Pump {
         let linger = async {
             let _ = self.half.shutdown().await;
             let mut input = BytesMut::new();
-            while let Ok(1..) = poll_fn(|cx| poll_read_into(&mut self.half, &mut input, cx)).await {
+            while let Ok(1..) =
+                poll_fn(|cx| poll_read_into(&mut self.half, &mut input, usize::MAX, cx)).await
+            {
                 input.clear();
             }
         };

@@ -266,6 +266,8 @@ impl SendHalf {
             _ if self.awaits_continue => 0,
             false if self.credit <= PIECE_WEIGHT || left == 0 => 0,
             _ if share == QUEUE as usize => usize::MAX,
+            // Many small pieces cost more than a few larger ones.
+            false if left * 2 < share => 0,
             empty => left.max(if empty { SMALL } else { 0 }),
         }
     }

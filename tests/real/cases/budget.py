@@ -1,14 +1,18 @@
 """A node at the limit of its memory budget."""
 
-from contextlib import AsyncExitStack
+import asyncio
+import time
+from contextlib import AsyncExitStack, suppress
 
 from websockets.exceptions import InvalidStatus
 
 from case import ENTRIES, case
 from cases.http_edges import _seen
+from cases.life import FAR, NEAR
 from cases.websocket import at
 from curl import curl
 from process import OUT, run, until
+from strait import Service
 
 BUDGET = 1 << 20
 LIMITS = f"""
@@ -30,17 +34,19 @@ async def refused(pair) -> float:
     return total
 
 
+def limits(t, name: str) -> dict[str, list[str]]:
+    """What gives each side of a pair BUDGET bytes."""
+    flags = {}
+    for side in ("server", "client"):
+        file = OUT / f"{name}-{t.mode}-{side}.toml"
+        file.write_text(LIMITS)
+        flags[f"{side}_flags"] = ["--config", str(file)]
+    return flags
+
+
 async def limited(t, name: str):
     """A pair of its own whose sides have BUDGET bytes each."""
-    files = {}
-    for side in ("server", "client"):
-        files[side] = OUT / f"{name}-{t.mode}-{side}.toml"
-        files[side].write_text(LIMITS)
-    return await t.alone(
-        f"{name}-{t.mode}",
-        server_flags=["--config", str(files["server"])],
-        client_flags=["--config", str(files["client"])],
-    )
+    return await t.alone(f"{name}-{t.mode}", **limits(t, name))
 
 
 @case("a full memory budget refuses what is new, goes on with what is open, and empties again", ENTRIES, seconds=60)
@@ -107,3 +113,48 @@ async def burst(t):
         assert "10000 succeeded, 0 failed, 0 errored" in ran.ok().text, ran.text
     await world.pair.clean()
     assert await refused(world.pair) == 0
+
+
+@case("uploads that their service does not read leave room for others", ENTRIES, seconds=60)
+async def unread(t):
+    held = []
+
+    async def never_reads(reader, writer):
+        held.append((reader, writer))
+        with suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.transport.pause_reading()
+
+    # It reads little ahead.
+    service = await asyncio.start_server(never_reads, "127.0.0.1", 0, limit=4096)
+    port = service.sockets[0].getsockname()[1]
+    services = [Service("http", port, path="/unread"), Service("http", t.backends.fast, path="/fast")]
+    pair = await t.pair(f"unread-{t.mode}", **{f"behind_{FAR[t.mode]}": services}, **limits(t, "unread"))
+    await pair.up()
+    address = f"127.0.0.1:{pair.entry[NEAR[t.mode]]}"
+    host, entry = address.split(":")
+    uploads = []
+    try:
+        for _ in range(30):
+            _, writer = await asyncio.open_connection(host, int(entry))
+            writer.write(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
+            uploads.append(writer)
+
+        async def all_are_there():
+            sessions = (await pair.status(NEAR[t.mode]))["sessions"]
+            return sum(session["open_ours"] for session in sessions) == len(uploads)
+
+        await until("all uploads are under way", all_are_there, 10)
+        slowest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            (await curl(f"http://{address}/fast/small")).is_ok(200)
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 1, f"one of them waited {slowest:.2f} s for room"
+    finally:
+        for writer in uploads + [writer for _, writer in held]:
+            writer.transport.abort()
+        service.close()
+    await pair.clean()
+    await pair.down()
+    t.note(f"beside {len(uploads)} of them, at most {slowest * 1000:.0f} ms")

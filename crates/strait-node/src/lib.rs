@@ -14,4 +14,4 @@ mod server;
 mod setup;
 mod status;
 
-pub use node::{Node, StartError};
+pub use node::{BACKLOG, Node, StartError};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use strait_edge::ProxyProtocol;
 use strait_engine::{Budget, Directory, Dispatch, Recorder, Threads, Upstream, Workers};
 use strait_wire::{Hello, Reason};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
@@ -70,7 +71,7 @@ impl Node {
         let proxy_protocol = ProxyProtocol::default();
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for entry in &config.entries {
-            let listener = bind(entry.listen, &format!("entry {}", entry.name)).await?;
+            let listener = bind(entry.listen, &format!("entry {}", entry.name))?;
             addresses.push(listener.local_addr().map_err(|e| StartError(e.to_string()))?);
             listeners.push(listener);
         }
@@ -179,8 +180,20 @@ async fn cut(hub: &Hub) {
     sleep_until(tokio::time::Instant::now() + Duration::from_millis(100)).await;
 }
 
-async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// Connections that may wait to be accepted; the system allows fewer (`net.core.somaxconn`). Of a
+/// burst beyond it each is late by a second or more, and some are lost.
+pub const BACKLOG: u32 = 65535;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Not refused because of connections of the last run that linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, StartError> {
+    listen(address).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; stop what listens there, or choose another port",
             std::io::ErrorKind::PermissionDenied => {
@@ -222,7 +235,7 @@ fn hub(
 async fn end(setup: &Setup, hub: &Arc<Hub>) -> Result<(End, Option<TcpListener>), StartError> {
     match &setup.tunnel {
         Tunnel::Accept(access) => {
-            let listener = bind(access.config.listen, "the tunnel").await?;
+            let listener = bind(access.config.listen, "the tunnel")?;
             let server = Server::new(hub.clone(), access.clone());
             Ok((End::Server(Arc::new(server)), Some(listener)))
         }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use strait_engine::{MAX_HOPS, MAX_SERVICES, Reason, fault};
+use strait_node::BACKLOG;
 use strait_node::config::{Limits, Row, Timeouts};
 
 fn path(page: &str) -> PathBuf {
@@ -110,6 +111,10 @@ fn limits_without_a_key_are_those_of_the_code() {
             format!("{LONGEST_HEADER} bytes; one of version 1: {LONGEST_TEXT}")
         }),
         ("a token", format!("{} KiB", strait_node::secrets::LONGEST_TOKEN >> 10)),
+        (
+            "connections that wait to be accepted at one address",
+            format!("{BACKLOG}, or fewer as the system allows (`net.core.somaxconn`)"),
+        ),
         ("the answer to a wrong token waits", {
             use strait_node::secrets::{FIRST_REFUSAL, LONGEST_REFUSAL};
             format!(

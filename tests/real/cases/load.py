@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import pathlib
 import re
 import signal
 import time
 
-from case import ALL, ENTRIES, case
+from case import ALL, ENTRIES, Skip, case
 from process import run
 from strait import LOAD
 
@@ -38,6 +39,30 @@ async def digests(t, flags, requests=100_000):
     found = await load(t.world.fast, requests, 200, *flags, seconds=110)
     assert found["right"] == requests and not found["mixed"] and not found["lost"], str(found)[:1500]
     t.note(f"{requests / found['seconds']:.0f} req/s, p50 {found['p50_us'] / 1000:.1f} ms, p99 {found['p99_us'] / 1000:.1f} ms")
+
+
+@case("1,500 connections while the node pauses: the kernel takes all of them, and all are answered", ENTRIES, seconds=60)
+async def crowd(t):
+    allowed = int(pathlib.Path("/proc/sys/net/core/somaxconn").read_text())
+    if allowed < 1500:
+        raise Skip(f"this system lets {allowed} connections wait")
+    world = await t.alone(f"crowd-{t.mode}")
+    node = world.pair.node[t.mode.removesuffix("-entry")]
+    host, port = world.fast.split(":")
+    node.signal(signal.SIGSTOP)
+    try:
+        # One for which there is no place is not taken before the node goes on.
+        dialled = [asyncio.open_connection(host, int(port)) for _ in range(1500)]
+        lines = await asyncio.wait_for(asyncio.gather(*dialled), 20)
+    finally:
+        node.signal(signal.SIGCONT)
+    for _, writer in lines:
+        writer.write(b"GET /fast/small HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    answers = await asyncio.wait_for(asyncio.gather(*(reader.read() for reader, _ in lines)), 20)
+    for _, writer in lines:
+        writer.close()
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers), "not all were answered"
+    await world.pair.clean()
 
 
 @case("a visitor who stops reading 1 GiB: others do not notice, memory stays", ENTRIES, seconds=90)

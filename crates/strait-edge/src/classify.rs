@@ -72,7 +72,7 @@ pub(crate) fn classify(
 ) -> Result<Classified, Refusal> {
     let Parts { method, uri, version, headers, extensions, .. } = parts;
     let version = *version;
-    let connect = match extensions.get::<hyper::ext::Protocol>() {
+    let connect = match extensions.get::<h2::ext::Protocol>() {
         Some(protocol) if protocol.as_str() == "websocket" => true,
         Some(_) => return Err(Refusal::ConnectProtocol),
         None if *method == Method::CONNECT || *method == Method::TRACE => {

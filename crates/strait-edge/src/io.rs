@@ -8,8 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -36,10 +34,8 @@ pub(crate) enum Stream {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
-    /// One stream of a visitor's HTTP/2 connection, of an extended CONNECT (RFC 8441 5).
-    Http2(TokioIo<Upgraded>),
-    /// The same of a connection to a service.
-    Connect(Box<Socket>),
+    /// One stream of an HTTP/2 connection, of an extended CONNECT (RFC 8441 5).
+    Http2(Box<Socket>),
 }
 
 impl Stream {
@@ -49,7 +45,7 @@ impl Stream {
             Stream::Tcp(tcp) => Some(SockRef::from(tcp)),
             Stream::Tls(tls) => Some(SockRef::from(tls.get_ref().0)),
             Stream::Unix(unix) => Some(SockRef::from(unix)),
-            Stream::Http2(_) | Stream::Connect(_) => None,
+            Stream::Http2(_) => None,
         }
     }
 }
@@ -61,7 +57,6 @@ macro_rules! each {
             Stream::Unix($io) => $body,
             Stream::Tls($io) => $body,
             Stream::Http2($io) => $body,
-            Stream::Connect($io) => $body,
         }
     };
 }
@@ -135,20 +130,15 @@ impl Conn {
         }
     }
 
-    /// The stream of an HTTP/2 connection that the HTTP library hands over after a handshake.
-    pub(crate) fn upgraded(upgraded: Upgraded) -> Conn {
-        Conn::new(Stream::Http2(TokioIo::new(upgraded)), Bytes::new())
-    }
-
     /// The same connection, which no longer reports.
     pub(crate) fn unwatched(mut self) -> Conn {
         self.activity = None;
         self
     }
 
-    /// A stream that an extended CONNECT has opened to a service.
+    /// A stream that an extended CONNECT has opened.
     pub(crate) fn connected(socket: Socket) -> Conn {
-        Conn::new(Stream::Connect(Box::new(socket)), Bytes::new())
+        Conn::new(Stream::Http2(Box::new(socket)), Bytes::new())
     }
 
     /// The host that a visitor asked for in its TLS handshake (RFC 6066 3).
@@ -158,7 +148,7 @@ impl Conn {
                 tokio_rustls::TlsStream::Server(tls) => tls.get_ref().1.server_name(),
                 tokio_rustls::TlsStream::Client(_) => None,
             },
-            Stream::Tcp(_) | Stream::Unix(_) | Stream::Http2(_) | Stream::Connect(_) => None,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Http2(_) => None,
         }
         .map(str::to_owned)
     }
@@ -176,7 +166,7 @@ impl Conn {
         match &self.stream {
             Stream::Tcp(tcp) => Some(tcp),
             Stream::Tls(tls) => Some(tls.get_ref().0),
-            Stream::Unix(_) | Stream::Http2(_) | Stream::Connect(_) => None,
+            Stream::Unix(_) | Stream::Http2(_) => None,
         }
     }
 
@@ -248,7 +238,7 @@ impl Conn {
                 Poll::Ready(length) => Ok(length? == 0),
                 Poll::Pending => Ok(false),
             },
-            Stream::Unix(_) | Stream::Tls(_) | Stream::Http2(_) | Stream::Connect(_) => Ok(false),
+            Stream::Unix(_) | Stream::Tls(_) | Stream::Http2(_) => Ok(false),
         }
     }
 

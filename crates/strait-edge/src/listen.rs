@@ -1,6 +1,5 @@
 //! Entries: ports that take HTTP/1.1, HTTP/2 and WebSocket connections.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -10,10 +9,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use strait_engine::{Upstream, Workers};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -26,17 +21,15 @@ use crate::allowance::Allowance;
 use crate::arriving::Arriving;
 use crate::detect::{self, Version};
 use crate::grpc::web_cors::Cors;
-use crate::http::hop::Fields;
-use crate::http::incoming::{self as body, Upgrade};
-use crate::http::outgoing::Outgoing;
 use crate::http1::serve::serve as serve_http1;
+use crate::http2::serve::serve as serve_http2;
 use crate::io::{Conn, Stream};
 use crate::peer::{Peer, TrustedProxies};
 use crate::proxy_protocol::ProxyProtocol;
 use crate::settings::{Settings, or_never};
 use crate::tune::{tune, tune_accepted};
 use crate::unless::unless;
-use crate::visit::{Door, visit};
+use crate::visit::Door;
 
 /// A port through which visitors come in.
 pub struct Entry {
@@ -83,17 +76,15 @@ impl Tasks {
         self.0.tracker.spawn_on(task, runtime);
     }
 
+    /// Runs `task`, of a stream of HTTP/2, which ends with its connection.
+    pub(crate) fn spawn_stream(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // Boxed, because it is large and a task moves its future several times.
+        self.0.tracker.spawn(Box::pin(task));
+    }
+
     /// Cancelled when the entry accepts no more and what it has shall end.
     pub(crate) fn drain(&self) -> &CancellationToken {
         &self.0.drain
-    }
-}
-
-// The streams of an HTTP/2 connection end with the connection's own task.
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
-    fn execute(&self, task: F) {
-        // Boxed, because it is large and a task moves its future several times.
-        self.0.tracker.spawn(Box::pin(task));
     }
 }
 
@@ -167,7 +158,8 @@ async fn connection(
     let entry = current.load_full();
     let opened = tokio::select! {
         biased;
-        opened = open(tcp, address, &entry) => opened,
+        // Boxed, because its room is of no use afterwards.
+        opened = Box::pin(open(tcp, address, &entry)) => opened,
         // Nothing was asked yet.
         () = tasks.drain().cancelled() => return,
     };
@@ -200,31 +192,16 @@ async fn connection(
         activity: activity.clone(),
         tasks: tasks.clone(),
     });
-    match version {
-        Version::Http1 => {
-            let served = pin!(serve_http1(conn, door, &settings));
-            watch(served, |_| activity.leave(), &activity, &settings, true, tasks.drain()).await;
-        }
-        Version::Http2 => {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let door = door.clone();
-                // At once: the library may look for the visitor's end before it first polls this.
-                let active = door.activity.request(request.version());
-                let (mut parts, body) = request.into_parts();
-                let upgrade = parts.extensions.remove().map(Upgrade::Http2);
-                let fields = Fields::of(&parts.headers);
-                let visit =
-                    visit(door, active, (parts, fields), body::Incoming::Http2(body), upgrade);
-                async move { Ok::<Response<Outgoing>, Infallible>(visit.await) }
-            });
-            let conn = TokioIo::new(conn);
-            let served = http2(&settings, tasks.clone()).serve_connection(conn, service);
-            let served = pin!(served);
-            watch(served, |c| c.graceful_shutdown(), &activity, &settings, false, tasks.drain())
-                .await;
-        }
-    }
+    let mut served: Served<'_> = match version {
+        Version::Http1 => Box::pin(serve_http1(conn, door, &settings)),
+        Version::Http2 => Box::pin(serve_http2(conn, door, &settings)),
+    };
+    let heads = version == Version::Http1;
+    watch(served.as_mut(), &activity, &settings, heads, tasks.drain()).await;
 }
+
+/// A connection that is served. Boxed, because one version takes twice as much as the other.
+type Served<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
 /// Who is there, TLS and the version of HTTP, each within its time; `None` when the visitor
 /// closes before.
@@ -284,33 +261,6 @@ async fn detect_version<T: tokio::io::AsyncRead + Unpin>(
     Ok(Some(found))
 }
 
-/// Window of one HTTP/2 stream in bytes.
-pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
-/// Requests open at once on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
-
-fn http2(settings: &Settings, tasks: Tasks) -> hyper::server::conn::http2::Builder<Tasks> {
-    let mut http2 = hyper::server::conn::http2::Builder::new(tasks);
-    http2
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        // Enough for every stream's window: a stalled upload never stalls another.
-        .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS)
-        .max_concurrent_streams(MAX_STREAMS)
-        // WebSocket by HTTP/2 (RFC 8441 3).
-        .enable_connect_protocol()
-        .max_send_buf_size(128 << 10)
-        .max_header_list_size(
-            u32::try_from(
-                settings.max_header_bytes + 32 * settings.max_header_fields + settings.max_uri,
-            )
-            .unwrap_or(u32::MAX),
-        )
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
-    http2
-}
-
 /// What is to be done about a connection beside serving it.
 enum Interruption {
     Drain,
@@ -319,17 +269,13 @@ enum Interruption {
 }
 
 /// Drives a connection to its end, under the eyes of its timeouts and of the drain.
-async fn watch<C, E>(
-    mut served: Pin<&mut C>,
-    shut: impl Fn(Pin<&mut C>),
+async fn watch(
+    mut served: Pin<&mut (dyn Future<Output = io::Result<()>> + Send)>,
     activity: &Activity,
     settings: &Settings,
     heads: bool,
     drain: &CancellationToken,
-) where
-    C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
-{
+) {
     let first = match activity.verdict(settings, heads) {
         Verdict::Fine(time) => time,
         _ => Duration::ZERO,
@@ -358,7 +304,7 @@ async fn watch<C, E>(
             }
             Err(Interruption::Drain) => {
                 draining = true;
-                shut(served.as_mut());
+                activity.leave();
             }
             Err(Interruption::Check) => {
                 let next = match activity.verdict(settings, heads) {
@@ -374,7 +320,7 @@ async fn watch<C, E>(
                     Verdict::Idle if told => return,
                     Verdict::Idle => {
                         told = true;
-                        shut(served.as_mut());
+                        activity.leave();
                         Duration::from_secs(2)
                     }
                 };

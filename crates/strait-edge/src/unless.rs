@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 /// Waits for `work`, unless `interruption` comes before, which is polled only when it was woken
 /// itself. The output is an error when it came.
-pub(crate) fn unless<'a, W, I>(
+pub(crate) fn unless<'a, W: ?Sized, I>(
     work: Pin<&'a mut W>,
     interruption: Pin<&'a mut I>,
 ) -> Unless<'a, W, I> {
@@ -23,7 +23,7 @@ pub(crate) fn unless<'a, W, I>(
 }
 
 /// See [`unless`]. Each connection holds several.
-pub(crate) struct Unless<'a, W, I> {
+pub(crate) struct Unless<'a, W: ?Sized, I> {
     work: Pin<&'a mut W>,
     interruption: Pin<&'a mut I>,
     bell: Arc<Bell>,
@@ -31,7 +31,7 @@ pub(crate) struct Unless<'a, W, I> {
     task: Option<Waker>,
 }
 
-impl<W: Future, I: Future> Future for Unless<'_, W, I> {
+impl<W: Future + ?Sized, I: Future> Future for Unless<'_, W, I> {
     type Output = Result<W::Output, I::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -1,6 +1,8 @@
 //! One request at an entry, from its head to its answer.
 
+use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -184,14 +186,17 @@ impl Visit {
 /// The header that names the kind of fault on answers of our own.
 pub(crate) const X_STRAIT_ERROR: HeaderName = HeaderName::from_static("x-strait-error");
 
+/// An answer on its way.
+pub(crate) type Visiting = Pin<Box<dyn Future<Output = Response<Outgoing>> + Send>>;
+
 /// Answers one request, whose head has `fields`.
-pub(crate) async fn visit(
+pub(crate) fn visit(
     door: Arc<Door>,
     active: Active,
     (mut parts, fields): (Parts, Fields),
     body: Incoming,
     upgrade: Option<Upgrade>,
-) -> Response<Outgoing> {
+) -> Visiting {
     let mut visit = Visit::begin(door, active, &parts);
     let own = if visit.door.secure { Scheme::HTTPS } else { Scheme::HTTP };
     let scheme = forwarded::scheme(&parts.headers, &visit.door.peer, own);
@@ -203,12 +208,13 @@ pub(crate) async fn visit(
                 if !body.is_end() {
                     visit.door.activity.left_unread();
                 }
-                return refuse(visit, &parts, refusal);
+                return at_once(refuse(visit, &parts, refusal));
             }
         };
     visit.must_close = must_close;
     if let Some(headers) = preflight(&visit.entry, protocol, &head) {
-        return visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
+        let preflight = visit.respond(StatusCode::NO_CONTENT, headers, Outgoing::full(""), false);
+        return at_once(preflight);
     }
     let web = web(&visit.entry, protocol, &mut head);
     let protocol = if web.is_some() { Protocol::Grpc } else { protocol };
@@ -223,12 +229,17 @@ pub(crate) async fn visit(
     forwarded::set(fields, &mut head.headers, &visit.door.peer, &scheme, &head.authority);
     let request = Requested { head: Arc::new(head), context, length };
     match protocol {
-        Protocol::Http => plain::entry::carry(visit, request, body).await,
-        Protocol::Grpc => grpc::entry::carry(visit, request, body, web).await,
+        Protocol::Http => Box::pin(plain::entry::carry(visit, request, body)),
+        Protocol::Grpc => Box::pin(grpc::entry::carry(visit, request, body, web)),
         Protocol::WebSocket => {
-            websocket::entry::carry(visit, request, upgrade, websocket_key).await
+            Box::pin(websocket::entry::carry(visit, request, upgrade, websocket_key))
         }
     }
+}
+
+/// An answer that is already there.
+pub(crate) fn at_once(response: Response<Outgoing>) -> Visiting {
+    Box::pin(ready(response))
 }
 
 /// Answers a request whose head is refused, and has that recorded.

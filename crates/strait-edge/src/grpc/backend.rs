@@ -19,8 +19,9 @@ use crate::grpc::read::{self, Read};
 use crate::grpc::{status, timeout};
 use crate::http::hop::remove;
 use crate::http::outgoing::Outgoing;
-use crate::http2::answer::{Held, Receiving};
+use crate::http2::answer::Held;
 use crate::http2::carry::{Asked, Unanswered, ask};
+use crate::http2::receiving::Receiving;
 
 /// Carries a call.
 pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answer, Failure> {
@@ -59,7 +60,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
         Err(unanswered) => return Err(unanswered.into()),
     };
     let (parts, stream) = response.into_parts();
-    let receiving = Receiving::new(stream, None);
+    let receiving = Receiving::answer(stream, None);
     let mut headers = backend.passed(parts.headers)?;
     remove(&mut headers, &CONTENT_LENGTH);
     let body: BoxBody = if parts.status != StatusCode::OK || !is_grpc(&headers) {

@@ -8,7 +8,7 @@ use strait_engine::{Data, Fault, Part};
 
 use crate::grpc::message::Cutter;
 use crate::http::incoming::Incoming;
-use crate::http2::answer::Receiving;
+use crate::http2::receiving::Receiving;
 
 /// Where the bytes of messages come from.
 pub(crate) trait Source {

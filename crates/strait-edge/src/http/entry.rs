@@ -33,9 +33,12 @@ pub(crate) async fn carry(visit: Visit, request: Requested, body: Incoming) -> R
 
 /// The answer as the visitor gets it; also that of a refused WebSocket handshake.
 pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> {
+    if visit.is_head || is_bodiless(answer.head.status) {
+        // Boxed, because most answers have no use for its room.
+        return Box::pin(respond_without_body(visit, answer)).await;
+    }
     let Answer { head, mut body } = answer;
     let mut headers = head.headers;
-    strip(&mut headers);
     let length = match check(head.status, &mut headers) {
         Ok(length) => length,
         Err(fault) => {
@@ -43,17 +46,6 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
             return visit.refuse(&fault);
         }
     };
-    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if visit.is_head || bodiless {
-        if head.status == StatusCode::NO_CONTENT {
-            remove(&mut headers, &CONTENT_LENGTH);
-        }
-        let end = end_of(&mut body).await;
-        if let (true, Err(fault)) = (bodiless, end) {
-            return visit.refuse(&fault);
-        }
-        return visit.respond(head.status, headers, Outgoing::full(""), false);
-    }
     if body.is_end() && length.is_some_and(|length| length > 0) {
         let fault = Fault::because(Reason::BackendInvalid, "a body was announced and is missing");
         body.give_up(&fault);
@@ -68,8 +60,31 @@ pub(crate) async fn respond(visit: Visit, answer: Answer) -> Response<Outgoing> 
     visit.respond(head.status, headers, body, ends_with_connection)
 }
 
-/// Refuses heads that no HTTP peer may send, and reads the length.
+/// Whether an answer like this never has a body (RFC 9110 15.3.5 and 15.4.5).
+fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+async fn respond_without_body(visit: Visit, answer: Answer) -> Response<Outgoing> {
+    let Answer { head, mut body } = answer;
+    let mut headers = head.headers;
+    if let Err(fault) = check(head.status, &mut headers) {
+        body.give_up(&fault);
+        return visit.refuse(&fault);
+    }
+    if head.status == StatusCode::NO_CONTENT {
+        remove(&mut headers, &CONTENT_LENGTH);
+    }
+    match end_of(&mut body).await {
+        Err(fault) if is_bodiless(head.status) => visit.refuse(&fault),
+        _ => visit.respond(head.status, headers, Outgoing::full(""), false),
+    }
+}
+
+/// Refuses heads that no HTTP peer may send, takes off what is of one connection only, and reads
+/// the length.
 fn check(status: StatusCode, headers: &mut HeaderMap) -> Result<Option<u64>, Fault> {
+    strip(headers);
     if status.is_informational() || status.as_u16() > 599 {
         return Err(Fault::because(Reason::BackendInvalid, "a status that cannot be answered"));
     }

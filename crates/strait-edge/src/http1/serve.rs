@@ -4,7 +4,7 @@
 //! is looked for, so that who leaves is noticed; while an answer is written, too. Only the body of a
 //! request may be read elsewhere: see [`Lent`].
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use strait_engine::Fault;
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 
+use crate::activity::Activity;
 use crate::half::Half;
 use crate::http::hop::Fields;
-use crate::http::incoming::{Incoming, Upgrade};
+use crate::http::incoming::Incoming;
 use crate::http::outgoing::Outgoing;
 use crate::http1::answer::write::{Asked, write};
 use crate::http1::body::Decoder;
@@ -31,7 +32,7 @@ use crate::http1::request::read::{Head, take};
 use crate::http1::sending::{Sending, Sent};
 use crate::io::Conn;
 use crate::settings::Settings;
-use crate::visit::{Door, refuse_unread, visit};
+use crate::visit::{Door, Visiting, at_once, refuse_unread, visit};
 
 /// Serves `conn` until it is closed.
 ///
@@ -41,40 +42,58 @@ pub(crate) async fn serve(conn: Conn, door: Arc<Door>, settings: &Settings) -> i
     let mut connection = Connection::of_visitor(conn);
     let half = connection.half().clone();
     let mut line = Line { half, reading: Reading::Here(connection), seen: Seen::default() };
-    while let Some(head) = poll_fn(|cx| line.poll_head(&door, settings, cx)).await? {
-        let (response, mut asked) = match head {
-            Err(fault) => {
-                let active = door.activity.request(REFUSED.version);
-                door.activity.left_unread();
-                (refuse_unread(door.clone(), active, &fault), REFUSED)
-            }
-            Ok(head) => {
-                let asked = Asked {
-                    version: head.parts.version,
-                    is_head: head.parts.method == Method::HEAD,
-                    trailers: head.trailers,
-                    keep_alive: head.keep_alive,
-                };
-                let (response, upgraded) = line.carry(door.clone(), head, settings).await?;
-                if let Some(socket) = upgraded
-                    && response.status() == StatusCode::SWITCHING_PROTOCOLS
-                {
-                    return line.hand_over(response, asked, socket).await;
-                }
-                (response, asked)
-            }
-        };
-        asked.keep_alive &= !door.activity.is_leaving();
-        if !line.answer(response, asked).await? {
+    while let Some(begun) = poll_fn(|cx| line.poll_request(&door, settings, cx)).await? {
+        let mut answering = line.carry(begun.visiting, begun.asked, &door.activity).await?;
+        if let Some(socket) = begun.upgrade
+            && answering.upgrades
+        {
+            // Boxed, because most connections have no use for its room.
+            return Box::pin(line.hand_over(answering, socket)).await;
+        }
+        if !line.answer(&mut answering).await? {
             break;
         }
     }
     poll_fn(|cx| Pin::new(&mut line.half).poll_shutdown(cx)).await
 }
 
+/// A request whose answer is on its way.
+struct Begun {
+    asked: Asked,
+    visiting: Visiting,
+    /// Who waits for the connection, if the answer is to upgrade it.
+    upgrade: Option<oneshot::Sender<Conn>>,
+}
+
 /// Of a request whose head is not understood.
 const REFUSED: Asked =
     Asked { version: Version::HTTP_11, is_head: false, trailers: false, keep_alive: false };
+
+/// An answer that is written.
+struct Answering {
+    sending: Sending<Outgoing>,
+    /// A body of which nothing is sent: the visitor is busy with it until the head is written.
+    bare: Option<Outgoing>,
+    /// Another request may follow.
+    keep_alive: bool,
+    /// Another protocol follows.
+    upgrades: bool,
+}
+
+impl Answering {
+    fn new(response: Response<Outgoing>, asked: Asked) -> Answering {
+        let (parts, body) = response.into_parts();
+        let upgrades = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        let written = write(&parts, body.size_hint().exact(), asked);
+        let mut sending = Sending::new(written.head);
+        let mut bare = None;
+        match written.has_body {
+            true => sending.follow(body, written.chunked, written.trailers),
+            false => bare = Some(body),
+        }
+        Answering { sending, bare, keep_alive: written.keep_alive, upgrades }
+    }
+}
 
 /// A visitor's connection.
 struct Line {
@@ -98,7 +117,26 @@ enum Reading {
 }
 
 impl Line {
-    /// The next head; `None` when there is none.
+    /// The next request; `None` when there is none.
+    fn poll_request(
+        &mut self,
+        door: &Arc<Door>,
+        settings: &Settings,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Begun>>> {
+        self.poll_head(door, settings, cx).map_ok(|head| {
+            head.map(|head| match head {
+                Ok(head) => self.begin(door, head, settings),
+                Err(fault) => {
+                    let active = door.activity.request(REFUSED.version);
+                    door.activity.left_unread();
+                    let visiting = at_once(refuse_unread(door.clone(), active, &fault));
+                    Begun { asked: REFUSED, visiting, upgrade: None }
+                }
+            })
+        })
+    }
+
     fn poll_head(
         &mut self,
         door: &Door,
@@ -131,38 +169,39 @@ impl Line {
         }
     }
 
-    /// Has a request answered. With an answer that upgrades the connection comes who waits for it.
-    async fn carry(
-        &mut self,
-        door: Arc<Door>,
-        head: Head,
-        settings: &Settings,
-    ) -> io::Result<(Response<Outgoing>, Option<oneshot::Sender<Conn>>)> {
-        let Head { parts, fields, framing, .. } = head;
+    /// Begins to answer a request.
+    fn begin(&mut self, door: &Arc<Door>, head: Head, settings: &Settings) -> Begun {
+        let Head { parts, fields, framing, keep_alive, trailers } = head;
+        let is_head = parts.method == Method::HEAD;
+        let asked = Asked { version: parts.version, is_head, trailers, keep_alive };
         let active = door.activity.request(parts.version);
         let body = match framing {
             Framing::Length(0) => Incoming::Nothing,
             framing => self.lend(framing, settings),
         };
-        let (socket, upgrade) = match fields.have(Fields::UPGRADE) {
-            true => {
-                let (socket, waiting) = oneshot::channel();
-                (Some(socket), Some(Upgrade::Http1(waiting)))
-            }
-            false => (None, None),
-        };
-        // Boxed, because a connection that is idle shall not have room for it.
-        let mut visiting = Box::pin(visit(door, active, (parts, fields), body, upgrade));
-        let response = poll_fn(|cx| {
+        let (upgrade, waiting) = fields.have(Fields::UPGRADE).then(oneshot::channel).unzip();
+        let visiting = visit(door.clone(), active, (parts, fields), body, waiting);
+        Begun { asked, visiting, upgrade }
+    }
+
+    /// Waits for an answer, unless its visitor leaves before.
+    async fn carry(
+        &mut self,
+        mut visiting: Visiting,
+        mut asked: Asked,
+        activity: &Activity,
+    ) -> io::Result<Answering> {
+        poll_fn(|cx| {
             if let Poll::Ready(response) = visiting.as_mut().poll(cx) {
-                return Poll::Ready(Ok(response));
+                asked.keep_alive &= !activity.is_leaving();
+                return Poll::Ready(Ok(Answering::new(response, asked)));
             }
             self.look(cx)?;
             // It also looks for a visitor whose bytes nobody reads.
             let _ = Pin::new(&mut self.half).poll_flush(cx)?;
             Poll::Pending
-        });
-        response.await.map(|response| (response, socket))
+        })
+        .await
     }
 
     /// The body of a request, which reads by itself.
@@ -210,26 +249,17 @@ impl Line {
     }
 
     /// Writes an answer. Whether another request may follow.
-    async fn answer(&mut self, response: Response<Outgoing>, asked: Asked) -> io::Result<bool> {
+    async fn answer(&mut self, answering: &mut Answering) -> io::Result<bool> {
         if let Reading::Lent(lent) = &self.reading {
             lent.answering();
         }
-        let (parts, body) = response.into_parts();
-        let written = write(&parts, body.size_hint().exact(), asked);
-        let mut sending = Sending::new(written.head);
-        // The visitor is busy with it until it is written.
-        let mut bare = None;
-        match written.has_body {
-            true => sending.follow(body, written.chunked, written.trailers),
-            false => bare = Some(body),
-        }
         let sent = poll_fn(|cx| {
-            if let Poll::Ready(sent) = sending.poll(&mut self.half, cx) {
+            if let Poll::Ready(sent) = answering.sending.poll(&mut self.half, cx) {
                 return Poll::Ready(io::Result::Ok(sent));
             }
             self.look(cx)?;
             // As above, unless something waits to be written: then writing tells.
-            if sending.is_written() {
+            if answering.sending.is_written() {
                 let _ = Pin::new(&mut self.half).poll_flush(cx)?;
             }
             Poll::Pending
@@ -239,8 +269,8 @@ impl Line {
         if matches!(sent, Sent::Broken) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        drop(bare);
-        if !written.keep_alive {
+        answering.bare = None;
+        if !answering.keep_alive {
             return Ok(false);
         }
         poll_fn(|cx| {
@@ -277,14 +307,11 @@ impl Line {
     /// Writes the answer to a handshake, and gives the connection to whoever goes on with it.
     async fn hand_over(
         mut self,
-        response: Response<Outgoing>,
-        asked: Asked,
+        mut answering: Answering,
         to: oneshot::Sender<Conn>,
     ) -> io::Result<()> {
-        let (parts, body) = response.into_parts();
-        let mut sending = Sending::<Outgoing>::new(write(&parts, Some(0), asked).head);
-        let sent = poll_fn(|cx| sending.poll(&mut self.half, cx)).await;
-        drop(body);
+        let sent = poll_fn(|cx| answering.sending.poll(&mut self.half, cx)).await;
+        drop(answering);
         let Line { half, reading, .. } = self;
         drop(half);
         if let (Ok(Sent::Whole), Reading::Here(connection)) = (sent, reading)

@@ -18,7 +18,8 @@ use crate::http::body::Plain;
 use crate::http::hop::{content_length, decimal};
 use crate::http::outgoing::Outgoing;
 use crate::http::upload::Upload;
-use crate::http2::answer::{Held, Receiving, fault_of};
+use crate::http2::answer::{Held, fault_of};
+use crate::http2::receiving::Receiving;
 use crate::http2::sending::Sending;
 
 /// Carries a plain request.
@@ -38,7 +39,7 @@ pub(crate) async fn carry(backend: &Backend, exchange: Exchange) -> Result<Answe
     let length = parts.headers.get(CONTENT_LENGTH).filter(|_| !is_head);
     let length = length.and_then(|length| decimal(length.as_bytes()));
     let head = backend.answered(parts.status, parts.headers)?;
-    Ok(Answer { head, body: held.body(Receiving::new(stream, length)) })
+    Ok(Answer { head, body: held.body(Receiving::answer(stream, length)) })
 }
 
 /// A request that was sent and the head of its answer.
@@ -114,7 +115,7 @@ pub(crate) async fn ask(
             open = Some(stream);
         } else if !empty {
             let upload = Arc::<Upload>::default();
-            asking.sending = Some(Sending::new(stream, frame(body, length, upload.clone())));
+            asking.sending = Some(Sending::request(stream, frame(body, length, upload.clone())));
             asking.upload = Some(upload);
         }
         let error = match asking.hear(head_within).await? {

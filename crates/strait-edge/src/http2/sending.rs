@@ -1,4 +1,4 @@
-//! The body of a request on its way to a service.
+//! The body of a request on its way to a service, or of an answer to a visitor.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -22,12 +22,18 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    pub(crate) fn new(stream: SendStream<Bytes>, body: Outgoing) -> Sending {
+    /// Of a request.
+    pub(crate) fn request(stream: SendStream<Bytes>, body: Outgoing) -> Sending {
         Sending { stream, body, with_head: true }
     }
 
+    /// Of an answer: there is room at once if the visitor has some.
+    pub(crate) fn answer(stream: SendStream<Bytes>, body: Outgoing) -> Sending {
+        Sending { stream, body, with_head: false }
+    }
+
     /// Sends on. Ready when there is nothing more to do: all of it is handed over, it was cut, or
-    /// the service takes no more; what that means is for whoever hears the answer.
+    /// the other side takes no more; of a request, what that means is for whoever hears the answer.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             // Else nothing is taken before there is room for it.
@@ -35,7 +41,11 @@ impl Sending {
             if !with_head && !ready!(poll_room(&mut self.stream, 1, cx)) {
                 return Poll::Ready(());
             }
-            let sent = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                // The task is woken when the stream is reset meanwhile.
+                return self.stream.poll_reset(cx).map(|_| ());
+            };
+            let sent = match frame {
                 None => self.stream.send_data(Bytes::new(), true).map(|()| true),
                 Some(Err(cut)) => {
                     self.stream.send_reset(cut.code());
@@ -80,7 +90,6 @@ pub(crate) fn poll_room(
     cx: &mut Context<'_>,
 ) -> Poll<bool> {
     if stream.capacity() > 0 {
-        // The task is woken when the stream is reset even while it waits for something else.
         return Poll::Ready(stream.poll_reset(cx).is_pending());
     }
     stream.reserve_capacity(bytes);
@@ -166,7 +175,7 @@ mod tests {
         for turn in 1..4 {
             let request = Request::get("http://a.example/").body(()).unwrap();
             let (response, stream) = sender.send_request(request, false).unwrap();
-            let mut sending = Sending::new(stream, Outgoing::full("all of it"));
+            let mut sending = Sending::request(stream, Outgoing::full("all of it"));
             assert!(sending.poll(&mut cx).is_ready());
             assert!(connection.as_mut().poll(&mut cx).is_pending());
             // HEADERS and DATA.

@@ -69,7 +69,8 @@ impl Pool {
         let reused = unused.is_some();
         let connection = match unused {
             Some(connection) => connection,
-            None => Connection::new(self.dial().await?),
+            // Boxed, because most requests have no use for its room.
+            None => Connection::new(Box::pin(self.dial()).await?),
         };
         Ok(Lease { connection, reused, pool: Some((Arc::clone(self), home)) })
     }

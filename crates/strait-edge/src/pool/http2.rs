@@ -84,9 +84,15 @@ impl Shared {
 impl Pool {
     /// A share of an HTTP/2 connection.
     pub(crate) async fn http2(self: &Arc<Self>) -> Result<Lease, Fault> {
-        if let Some(lease) = self.pick() {
-            return Ok(lease);
+        match self.pick() {
+            Some(lease) => Ok(lease),
+            // Boxed, because most requests have no use for its room.
+            None => Box::pin(self.dial_http2()).await,
         }
+    }
+
+    /// A share of a new connection, or of one that came meanwhile.
+    async fn dial_http2(self: &Arc<Self>) -> Result<Lease, Fault> {
         // Behind a backend that does not answer, nobody waits for more than his own time.
         let limit = or_never(self.settings.backend_connect);
         let Ok(_one) = tokio::time::timeout(limit, self.http2.dialling.lock()).await else {

@@ -9,8 +9,9 @@ use crate::backend::Backend;
 use crate::http::outgoing::Outgoing;
 use crate::http1::carry::{Asking, Unheard};
 use crate::http1::request::write::write;
-use crate::http2::answer::{Held, Receiving};
+use crate::http2::answer::Held;
 use crate::http2::carry::{Asked, ask};
+use crate::http2::receiving::Receiving;
 use crate::http2::socket::Socket;
 use crate::io::Conn;
 use crate::pool::Http1;
@@ -72,7 +73,7 @@ async fn connect(backend: &Backend, exchange: Exchange) -> Result<Dialled, Failu
         }
         (status, _) => {
             let head = backend.answered(status, parts.headers)?;
-            let body = held.body(Receiving::new(stream, None));
+            let body = held.body(Receiving::answer(stream, None));
             Ok(Dialled::Refused(Answer { head, body }))
         }
     }

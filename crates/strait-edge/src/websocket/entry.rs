@@ -98,7 +98,8 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) async fn run(self) {
         let Relay { upgrade, mut body, socket, link, .. } = self;
-        let Some(conn) = upgrade.conn().await else { return };
+        // Until the answer to the handshake is written, if it ever is.
+        let Ok(conn) = upgrade.await else { return };
         let half = Half::new(conn);
         let rules = |blame| Rules::new(self.extended, self.max_message, blame);
         let cutter = Cutter::new(rules(Reason::BadRequest), true);

@@ -12,13 +12,13 @@ use http::StatusCode;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use strait_edge::{Backend, Settings};
-use strait_engine::{Body, Carried, Data, Exchange, Fault, Part, Upstream};
+use strait_engine::{Body, Carried, Data, Exchange, Fault, Part, Reason, Upstream, next_part};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::world::{
     Service, Visitor, backend, channel, door, door_to, full, raw_exchange, raw_service, read_until,
-    soon, until,
+    soon, task, until,
 };
 
 /// A service that reads a request head, answers with these bytes and then closes.
@@ -356,5 +356,44 @@ async fn a_backend_that_dies_or_stops_reading_keeps_no_upload() {
         drop((sending, answer));
         drop(visitor);
         until("the upload is let go", || held.load(SeqCst) == 0).await;
+    }
+}
+
+/// Has the body of each request read by a task of its own, as a tunnel does, and tells what came.
+struct Reads(tokio::sync::mpsc::UnboundedSender<Option<Result<Part, Fault>>>);
+
+impl Upstream for Reads {
+    fn carry(&self, exchange: Exchange) -> Carried<'_> {
+        let (told, mut body) = (self.0.clone(), exchange.body);
+        let reading = task(async move {
+            loop {
+                let part = next_part(&mut body).await;
+                let goes_on = matches!(part, Some(Ok(Part::Data(_))));
+                if told.send(part).is_err() || !goes_on {
+                    return;
+                }
+            }
+        });
+        std::mem::forget(reading);
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_its_visitor_takes_back_is_cut_whatever_the_code() {
+    let (told, mut parts) = tokio::sync::mpsc::unbounded_channel();
+    let door = door_to(Arc::new(Reads(told)), Settings::default()).await;
+    let tcp = TcpStream::connect(door.address).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(tcp).await.unwrap();
+    let _connection = task(async move { drop(connection.await) });
+    for code in [h2::Reason::NO_ERROR, h2::Reason::CANCEL, h2::Reason::INTERNAL_ERROR] {
+        let request = http::Request::post("http://a.example/").body(()).unwrap();
+        let (_answer, mut upload) = sender.send_request(request, false).unwrap();
+        upload.send_data(Bytes::from_static(b"half of it"), false).unwrap();
+        let Some(Some(Ok(Part::Data(data)))) = soon(parts.recv()).await else { panic!("{code:?}") };
+        assert_eq!(data.bytes, "half of it");
+        upload.send_reset(code);
+        let Some(Some(Err(fault))) = soon(parts.recv()).await else { panic!("{code:?}: an end") };
+        assert_eq!(fault.reason, Reason::Cancelled, "{code:?}");
     }
 }

@@ -1,13 +1,10 @@
 //! The head of an answer, as it is written to a visitor (RFC 9112 4 to 6).
 
-use std::cell::RefCell;
-use std::time::{Duration, SystemTime};
-
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderName, StatusCode, Version, response};
 
-use crate::coarse::millis;
+use crate::http::date::with_date;
 use crate::http::hop::has_token;
 use crate::http1::head::{announced_trailers, field};
 
@@ -78,32 +75,11 @@ pub(crate) fn write(parts: &response::Parts, size: Option<u64>, asked: Asked) ->
         _ => {}
     }
     if !dated {
-        date(&mut head);
+        with_date(|date| field(&mut head, &DATE, date.as_bytes()));
     }
     head.extend_from_slice(b"\r\n");
     let trailers = if chunked && asked.trailers { announced_trailers(headers) } else { Vec::new() };
     Written { head, has_body, chunked, trailers, keep_alive }
-}
-
-/// How long a date is told before it is looked at again.
-const FRESH: Duration = Duration::from_millis(500);
-
-/// The time at which an answer is written (RFC 9110 6.6.1).
-fn date(head: &mut BytesMut) {
-    thread_local! {
-        /// The last text, and when it was made.
-        static TOLD: RefCell<Option<(u64, String)>> = const { RefCell::new(None) };
-    }
-    TOLD.with_borrow_mut(|told| {
-        let now = millis();
-        let is_fresh = |at: u64| now.saturating_sub(at) < FRESH.as_millis() as u64;
-        if told.as_ref().is_none_or(|(at, _)| !is_fresh(*at)) {
-            *told = Some((now, httpdate::fmt_http_date(SystemTime::now())));
-        }
-        if let Some((_, text)) = told {
-            field(head, &DATE, text.as_bytes());
-        }
-    });
 }
 
 #[cfg(test)]
@@ -196,7 +172,7 @@ mod tests {
         let text = String::from_utf8(write(&parts, Some(0), ASKED).head.to_vec()).unwrap();
         let date = text.split("\r\n").find_map(|line| line.strip_prefix("date: ")).unwrap();
         let told = httpdate::parse_http_date(date).unwrap();
-        assert!(told.elapsed().unwrap() < Duration::from_secs(3), "{date}");
+        assert!(told.elapsed().unwrap().as_secs() < 3, "{date}");
     }
 
     #[test]

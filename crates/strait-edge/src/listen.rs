@@ -342,9 +342,18 @@ mod tests {
     fn tasks_are_small() {
         // Each visitor has them for as long as the connection lasts: growth shall be noticed.
         let visitor = size(|(tcp, peer, entry, tasks)| connection(tcp, peer, entry, tasks));
+        let served = size(|(conn, door, settings)| serve_http1(conn, door, settings));
+        let request = size(|(visit, head, body)| crate::http::entry::carry(visit, head, body));
+        let leg = size(|(backend, exchange)| crate::http1::carry::carry(backend, exchange));
         let socket = size(crate::websocket::entry::Relay::run);
-        println!("bytes of a task: a connection {visitor}, a WebSocket {socket}");
-        assert!(visitor <= 3456, "{visitor}");
+        println!(
+            "bytes of a task: a connection {visitor} and {served}, its request {request}, the same \
+             towards a service {leg}, a WebSocket {socket}"
+        );
+        assert!(visitor <= 1024, "{visitor}");
+        assert!(served <= 896, "{served}");
+        assert!(request <= 640, "{request}");
+        assert!(leg <= 720, "{leg}");
         assert!(socket <= 1024, "{socket}");
     }
 }

@@ -8,11 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use strait_edge::{Backend, Settings};
-use strait_engine::{Body, Carried, Data, Exchange, Fault, Part, Reason, Upstream, next_part};
+use strait_engine::{
+    Answer, Body, Carried, Data, Exchange, Fault, Part, Reason, ResponseHead, Upstream, next_part,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -396,4 +398,41 @@ async fn an_upload_that_its_visitor_takes_back_is_cut_whatever_the_code() {
         let Some(Some(Err(fault))) = soon(parts.recv()).await else { panic!("{code:?}: an end") };
         assert_eq!(fault.reason, Reason::Cancelled, "{code:?}");
     }
+}
+
+/// Answers at once with a head, and never with more. It notes when nobody wants the rest.
+#[derive(Clone, Default)]
+struct Silent(Arc<AtomicUsize>);
+
+impl Upstream for Silent {
+    fn carry(&self, _: Exchange) -> Carried<'_> {
+        let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
+        let body = Box::new(Held(self.clone()));
+        Box::pin(async move { Ok(Answer { head, body }) })
+    }
+}
+
+struct Held(Silent);
+
+impl Body for Held {
+    fn poll_part(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Part, Fault>>> {
+        Poll::Pending
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_takes_a_silent_answer_back_is_noticed() {
+    let silent = Silent::default();
+    let door = door_to(Arc::new(silent.clone()), Settings::default()).await;
+    let mut visitor = Visitor::new(door.address, true).await;
+    let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
+    assert_eq!(silent.0.load(SeqCst), 0);
+    drop(answer);
+    until("the answer is given up", || silent.0.load(SeqCst) == 1).await;
 }

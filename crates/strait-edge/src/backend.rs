@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, StatusCode, Uri, Version};
 use strait_engine::{
-    Carried, Exchange, Fault, Protocol, Reason, RequestHead, ResponseHead, Upstream,
+    Budget, Carried, Exchange, Fault, Protocol, Reason, RequestHead, ResponseHead, Upstream,
 };
 
 use crate::classify::{fits, is_authority};
@@ -30,13 +30,15 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A backend at `address`. `trust` matters for `https` only. Connects when needed.
+    /// A backend at `address`. `trust` matters for `https` only. Connects when needed. What
+    /// backends may send by HTTP/2 before it is taken comes from `windows`.
     ///
     /// # Errors
     /// When TLS is wanted and cannot be set up.
     pub fn new(
         address: BackendAddress,
         settings: Arc<Settings>,
+        windows: Budget,
         trust: &Trust,
     ) -> Result<Backend, tls::TlsError> {
         let tls = match address.scheme {
@@ -46,7 +48,7 @@ impl Backend {
             },
             Scheme::Http | Scheme::H2c => Tls::default(),
         };
-        Ok(Backend { pool: Pool::new(address, settings, tls), host: None })
+        Ok(Backend { pool: Pool::new(address, settings, windows, tls), host: None })
     }
 
     /// The same backend, which is told `host[:port]` instead of what the visitor asked for.

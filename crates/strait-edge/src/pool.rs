@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::ClientConfig;
-use strait_engine::Fault;
+use strait_engine::{Budget, Fault};
 
 use crate::dial::{BackendAddress, connect};
 use crate::io::Conn;
@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Pool {
     address: BackendAddress,
     settings: Arc<Settings>,
+    /// What backends may send by HTTP/2 before it is taken.
+    windows: Budget,
     tls: Tls,
     http1: http1::Unused,
     http2: http2::All,
@@ -48,10 +50,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    pub(crate) fn new(address: BackendAddress, settings: Arc<Settings>, tls: Tls) -> Arc<Pool> {
+    pub(crate) fn new(
+        address: BackendAddress,
+        settings: Arc<Settings>,
+        windows: Budget,
+        tls: Tls,
+    ) -> Arc<Pool> {
         Arc::new(Pool {
             address,
             settings,
+            windows,
             tls,
             http1: http1::Unused::default(),
             http2: http2::All::default(),

@@ -83,7 +83,7 @@ impl Budget {
     /// What of `whole` bytes one of many may have while the budget is as full as it is: all of it
     /// while one in `plenty` of its parts is free, and from there on the fourth power of what is
     /// left of that part. A few get all they want, and thousands still have a place beside them.
-    pub(crate) fn share_of(&self, whole: u32, plenty: usize) -> usize {
+    pub fn share_of(&self, whole: u32, plenty: usize) -> usize {
         // Rounded up: whoever is nearly alone gets the whole.
         let square = ((self.free(256) * plenty + 1).min(256) as u64).pow(2);
         // No fourth power is more than 32 bits, and neither is the whole.

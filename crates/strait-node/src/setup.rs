@@ -9,7 +9,7 @@ use http::HeaderValue;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use strait_edge::{Backend, Cors, Entry, ProxyProtocol, TrustedProxies, tls};
-use strait_engine::{Local, Upstream};
+use strait_engine::{Budget, Local, Upstream};
 
 use crate::StartError;
 use crate::config::{
@@ -23,6 +23,8 @@ use crate::server::Access;
 pub(crate) struct Setup {
     /// Of entries and backends.
     edge: Arc<strait_edge::Settings>,
+    /// What visitors and backends may send by HTTP/2 before it is taken.
+    windows: Budget,
     services: Vec<Service>,
     /// Of the entries, in the order of the configuration.
     certificates: Vec<Option<Certificate>>,
@@ -72,11 +74,14 @@ impl Setup {
     /// # Errors
     /// What cannot be read or set up.
     pub(crate) fn of(config: &Config, before: Option<&Setup>) -> Result<Setup, StartError> {
+        // Like the budget of the process it stays as it was at the start.
+        let new = || Budget::new(config.limits.process_budget as usize / 4);
+        let windows = before.map_or_else(new, |setup| setup.windows.clone());
         let edge = edge_settings(config);
         let same = before.filter(|setup| *setup.edge == edge);
         let edge = same.map_or_else(|| Arc::new(edge), |setup| setup.edge.clone());
         let known = same.map_or(&[][..], |setup| &setup.services);
-        let services = config.services.iter().map(|config| service(config, &edge, known));
+        let services = config.services.iter().map(|config| service(config, &edge, &windows, known));
         let tunnel = match &config.role {
             Role::Server(listen) => Tunnel::Accept(Arc::new(access(listen, before)?)),
             Role::Client(dial) => dialled(dial)?,
@@ -85,6 +90,7 @@ impl Setup {
             services: services.collect::<Result<_, _>>()?,
             certificates: config.entries.iter().map(certificate).collect::<Result<_, _>>()?,
             edge,
+            windows,
             tunnel,
         })
     }
@@ -111,6 +117,7 @@ impl Setup {
             name: entry.name.as_str().into(),
             upstream: upstream.clone(),
             settings: self.edge.clone(),
+            windows: self.windows.clone(),
             tls: certificate.as_ref().map(|certificate| certificate.tls.clone()),
             cors: Cors::new(entry.cors_origins.clone()),
             trusted_proxies: TrustedProxies::new(entry.trusted_proxies.clone()),
@@ -185,6 +192,7 @@ fn small(limit: u64) -> u32 {
 fn service(
     config: &ServiceConfig,
     edge: &Arc<strait_edge::Settings>,
+    windows: &Budget,
     known: &[Service],
 ) -> Result<Service, StartError> {
     let said = |error: String| StartError(format!("service {}: {error}", config.name));
@@ -196,7 +204,7 @@ fn service(
     };
     let backend = match known.iter().find(same) {
         Some(old) => old.backend.clone(),
-        None => Arc::new(backend(config, edge, roots.clone()).map_err(said)?),
+        None => Arc::new(backend(config, edge, windows, roots.clone()).map_err(said)?),
     };
     Ok(Service { config: config.clone(), roots, backend })
 }
@@ -204,10 +212,11 @@ fn service(
 fn backend(
     config: &ServiceConfig,
     edge: &Arc<strait_edge::Settings>,
+    windows: &Budget,
     extra_roots: Option<Vec<u8>>,
 ) -> Result<Backend, String> {
     let trust = tls::Trust { extra_roots, ..tls::Trust::default() };
-    let backend = Backend::new(config.backend.clone(), edge.clone(), &trust)
+    let backend = Backend::new(config.backend.clone(), edge.clone(), windows.clone(), &trust)
         .map_err(|error| error.to_string())?;
     match &config.host_override {
         Some(host) => backend.with_host(host).map_err(|error| error.to_string()),

@@ -13,3 +13,4 @@ pub(crate) mod receiving;
 mod sending;
 pub(crate) mod serve;
 pub(crate) mod socket;
+pub(crate) mod window;

@@ -11,19 +11,18 @@ use bytes::Bytes;
 use h2::SendStream;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::Request;
-use strait_engine::{Fault, Reason, here};
+use strait_engine::{Budget, Fault, Reason, here};
 use tokio::runtime::Id;
 
 use crate::dial::connect;
+use crate::http2::window;
 use crate::pool::{Pool, lock};
 use crate::settings::or_never;
 
-/// Window of one HTTP/2 stream in bytes.
-const STREAM_WINDOW: u32 = 256 << 10;
 /// Requests on one HTTP/2 connection, if the backend allows as many.
 const MAX_STREAMS: usize = 128;
 /// Enough for every stream's window, so that a stalled answer never stalls another.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
+const CONNECTION_WINDOW: u32 = window::MOST * MAX_STREAMS as u32;
 /// Bytes of one stream that wait for the connection.
 const SEND_BUFFER: usize = 128 << 10;
 
@@ -57,6 +56,8 @@ impl All {
 struct Shared {
     sender: SendRequest<Bytes>,
     load: Arc<Load>,
+    /// What the backend may send of each answer before it is taken.
+    window: u32,
     /// The worker that moves its bytes.
     home: Option<Id>,
 }
@@ -75,9 +76,11 @@ impl Shared {
         active == 0 || active < self.sender.current_max_send_streams().min(MAX_STREAMS)
     }
 
-    fn lease(&self, reused: bool) -> Lease {
+    fn lease(&self, reused: bool, windows: &Budget) -> Lease {
         self.load.active.fetch_add(1, Relaxed);
-        Lease { sender: self.sender.clone(), reused, share: Share(self.load.clone()) }
+        let window = window::Grant::new(windows, self.window);
+        let share = Share { load: self.load.clone(), _window: window };
+        Lease { sender: self.sender.clone(), reused, share }
     }
 }
 
@@ -105,10 +108,11 @@ impl Pool {
         let conn = connect(&self.address, self.tls.http2.as_ref(), &self.settings).await?;
         // No keep-alive pings: gRPC servers end connections that ping more often than every
         // five minutes. TCP's own probes find a backend that vanished.
+        let window = window::of_new(&self.windows);
         let (sender, connection) = Builder::new()
             .enable_push(false)
             .initial_max_send_streams(UNTOLD)
-            .initial_window_size(STREAM_WINDOW)
+            .initial_window_size(window)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(self.settings.head_buffer()).unwrap_or(u32::MAX))
@@ -130,8 +134,8 @@ impl Pool {
             }
             served.leaving.store(true, Relaxed);
         });
-        let shared = Shared { sender, load, home: here() };
-        let lease = shared.lease(false);
+        let shared = Shared { sender, load, window, home: here() };
+        let lease = shared.lease(false, &self.windows);
         lock(&self.http2.all).push(shared);
         self.reap();
         Ok(lease)
@@ -141,8 +145,10 @@ impl Pool {
         let mut all = lock(&self.http2.all);
         all.retain(|shared| !shared.load.leaving.load(Relaxed));
         let here = here();
+        let share = window::share(&self.windows);
         let mut own = all.iter().filter(|shared| shared.home == here);
-        own.find(|shared| shared.has_room()).map(|shared| shared.lease(true))
+        let found = own.find(|shared| shared.has_room() && window::suits(shared.window, share));
+        found.map(|shared| shared.lease(true, &self.windows))
     }
 }
 
@@ -163,12 +169,16 @@ async fn in_rounds<F: Future>(connection: F) -> F::Output {
 }
 
 /// A request's share of an HTTP/2 connection.
-struct Share(Arc<Load>);
+struct Share {
+    load: Arc<Load>,
+    /// Held for its drop.
+    _window: window::Grant,
+}
 
 impl Drop for Share {
     fn drop(&mut self) {
-        *lock(&self.0.idle_since) = Instant::now();
-        self.0.active.fetch_sub(1, Relaxed);
+        *lock(&self.load.idle_since) = Instant::now();
+        self.load.active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -183,7 +193,7 @@ pub(crate) struct Lease {
 impl Lease {
     /// The connection, not only the request, has failed: it takes no new requests.
     pub(crate) fn forsake(&self) {
-        self.share.0.leaving.store(true, Relaxed);
+        self.share.load.leaving.store(true, Relaxed);
     }
 
     /// Whether the backend takes extended CONNECT on this connection (RFC 8441 3). Waits for it to
@@ -195,7 +205,7 @@ impl Lease {
             let mut pause = Duration::from_millis(1);
             while !sender.is_extended_connect_protocol_enabled()
                 && sender.current_max_send_streams() == UNTOLD
-                && !self.share.0.leaving.load(Relaxed)
+                && !self.share.load.leaving.load(Relaxed)
             {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));

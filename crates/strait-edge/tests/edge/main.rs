@@ -17,4 +17,5 @@ mod secure;
 mod serving;
 mod upstream;
 mod websocket;
+mod windows;
 mod world;

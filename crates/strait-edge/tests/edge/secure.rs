@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use strait_edge::tls::{self, Pin, Trust};
 use strait_edge::{Backend, BackendAddress, Entry, Settings};
-use strait_engine::Upstream;
+use strait_engine::{Budget, Upstream};
 
 use crate::world::{
     Door, Service, Visitor, dispatch, door_to, entry, full, http_service, open, soon, task,
@@ -32,7 +32,8 @@ async fn status_with(address: std::net::SocketAddr, trust: &Trust) -> (u16, Stri
     let text = format!("https://localhost:{}", address.port());
     let address: BackendAddress = text.parse().unwrap();
     let settings = Settings::default();
-    let backend = Backend::new(address, Arc::new(settings.clone()), trust).unwrap();
+    let backend =
+        Backend::new(address, Arc::new(settings.clone()), Budget::new(1 << 30), trust).unwrap();
     let door = door_to(Arc::new(backend), settings).await;
     let mut visitor = Visitor::new(door.address, false).await;
     let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
@@ -69,7 +70,9 @@ async fn grpc_and_websocket_pass_over_tls_on_every_leg() {
         let address: BackendAddress =
             format!("https://localhost:{}", secure.address.port()).parse().unwrap();
         let settings = Settings::default();
-        let backend = Backend::new(address, Arc::new(settings.clone()), &trust).unwrap();
+        let backend =
+            Backend::new(address, Arc::new(settings.clone()), Budget::new(1 << 30), &trust)
+                .unwrap();
         (secure, door_to(Arc::new(backend), settings).await)
     }
     let service = crate::grpc::service().await;

@@ -19,7 +19,7 @@ use strait_edge::{
     Backend, BackendAddress, Cors, Entry, Settings, TrustedProxies, serve, tls::Trust,
 };
 use strait_engine::{
-    Directory, Dispatch, Local, Patience, Protocol, Record, Recorder, Upstream, Workers,
+    Budget, Directory, Dispatch, Local, Patience, Protocol, Record, Recorder, Upstream, Workers,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -163,6 +163,7 @@ pub fn entry(upstream: Arc<dyn Upstream>, settings: Settings) -> Entry {
         name: "test".into(),
         upstream,
         settings: Arc::new(settings),
+        windows: Budget::new(1 << 30),
         tls: None,
         cors: Cors::new(vec![PAGE.to_owned()]),
         trusted_proxies: TrustedProxies::default(),
@@ -192,7 +193,7 @@ pub async fn door_to(upstream: Arc<dyn Upstream>, settings: Settings) -> Door {
 
 pub fn backend(address: &str, settings: Settings) -> Backend {
     let address: BackendAddress = address.parse().unwrap();
-    Backend::new(address, Arc::new(settings), &Trust::default()).unwrap()
+    Backend::new(address, Arc::new(settings), Budget::new(1 << 30), &Trust::default()).unwrap()
 }
 
 /// An entry to a service by the given scheme, by way of a dispatch, as everywhere.

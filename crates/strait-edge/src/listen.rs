@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use strait_engine::{Budget, Upstream, Workers};
+use strait_engine::{Upstream, Workers};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -39,8 +39,6 @@ pub struct Entry {
     pub upstream: Arc<dyn Upstream>,
     /// Limits and timeouts.
     pub settings: Arc<Settings>,
-    /// What visitors may send by HTTP/2 before it is taken.
-    pub windows: Budget,
     /// TLS with this configuration, whose ALPN should offer `h2` and `http/1.1`; in clear
     /// without.
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -185,7 +183,7 @@ async fn connection(
     }
     let server_name = conn.server_name();
     let secure = entry.tls.is_some();
-    let (settings, windows) = (entry.settings.clone(), entry.windows.clone());
+    let settings = entry.settings.clone();
     let door = Arc::new(Door {
         entry: current,
         peer,
@@ -196,7 +194,7 @@ async fn connection(
     });
     let mut served: Served<'_> = match version {
         Version::Http1 => Box::pin(serve_http1(conn, door, &settings)),
-        Version::Http2 => Box::pin(serve_http2(conn, door, &settings, windows)),
+        Version::Http2 => Box::pin(serve_http2(conn, door, &settings)),
     };
     let heads = version == Version::Http1;
     watch(served.as_mut(), &activity, &settings, heads, tasks.drain()).await;

@@ -23,7 +23,7 @@ use crate::server::Access;
 pub(crate) struct Setup {
     /// Of entries and backends.
     edge: Arc<strait_edge::Settings>,
-    /// What visitors and backends may send by HTTP/2 before it is taken.
+    /// What backends may send by HTTP/2 before it is taken.
     windows: Budget,
     services: Vec<Service>,
     /// Of the entries, in the order of the configuration.
@@ -117,7 +117,6 @@ impl Setup {
             name: entry.name.as_str().into(),
             upstream: upstream.clone(),
             settings: self.edge.clone(),
-            windows: self.windows.clone(),
             tls: certificate.as_ref().map(|certificate| certificate.tls.clone()),
             cors: Cors::new(entry.cors_origins.clone()),
             trusted_proxies: TrustedProxies::new(entry.trusted_proxies.clone()),

@@ -5,8 +5,6 @@ use std::task::{Context, Poll, ready};
 use h2::RecvStream;
 use strait_engine::{Data, Part};
 
-use crate::http2::window::Room;
-
 /// What comes on a stream.
 pub(crate) struct Receiving {
     stream: RecvStream,
@@ -15,19 +13,17 @@ pub(crate) struct Receiving {
     /// Only trailers can come.
     data_over: bool,
     is_answer: bool,
-    /// Of a request that may still come.
-    room: Option<Room>,
 }
 
 impl Receiving {
     /// The body of a request.
-    pub(crate) fn request(stream: RecvStream, room: Option<Room>) -> Receiving {
-        Receiving { stream, left: None, data_over: false, is_answer: false, room }
+    pub(crate) fn request(stream: RecvStream) -> Receiving {
+        Receiving { stream, left: None, data_over: false, is_answer: false }
     }
 
     /// The body of an answer; `length` is what the head announces.
     pub(crate) fn answer(stream: RecvStream, length: Option<u64>) -> Receiving {
-        Receiving { stream, left: length, data_over: false, is_answer: true, room: None }
+        Receiving { stream, left: length, data_over: false, is_answer: true }
     }
 
     /// The next part; `None` at the end. Empty pieces are dropped: peers allow only a hundred of
@@ -41,17 +37,13 @@ impl Receiving {
                 Some(Ok(bytes)) => {
                     // Fails only when the stream has ended, and nobody waits for room then.
                     let _ = self.stream.flow_control().release_capacity(bytes.len());
-                    self.room.as_ref().inspect(|room| room.taken(bytes.len()));
                     self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
                     if !bytes.is_empty() {
                         return Poll::Ready(Some(Ok(Part::Data(Data::plain(bytes)))));
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(self.broken(error)),
-                None => {
-                    self.data_over = true;
-                    self.room = None;
-                }
+                None => self.data_over = true,
             }
         }
         match ready!(self.stream.poll_trailers(cx)) {

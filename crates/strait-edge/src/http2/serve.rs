@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -11,7 +11,6 @@ use h2::server::{Builder, SendResponse};
 use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Method, Request, Response};
 use http_body::Body as _;
-use strait_engine::Budget;
 use tokio::sync::oneshot;
 
 use crate::activity::Active;
@@ -23,11 +22,12 @@ use crate::http2::pings::Pings;
 use crate::http2::receiving::Receiving;
 use crate::http2::sending::Sending;
 use crate::http2::socket::Socket;
-use crate::http2::window::{self, Room};
 use crate::io::Conn;
 use crate::settings::Settings;
 use crate::visit::{Door, visit};
 
+/// Window of one stream in bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
 /// Requests open at once.
 const MAX_STREAMS: u32 = 256;
 /// Bytes of one answer that wait for the connection.
@@ -37,16 +37,10 @@ const SEND_BUFFER: usize = 128 << 10;
 ///
 /// # Errors
 /// Why it broke, or was left.
-pub(crate) async fn serve(
-    conn: Conn,
-    door: Arc<Door>,
-    settings: &Settings,
-    windows: Budget,
-) -> io::Result<()> {
+pub(crate) async fn serve(conn: Conn, door: Arc<Door>, settings: &Settings) -> io::Result<()> {
     let mut connection = builder(settings).handshake(conn).await.map_err(io::Error::other)?;
     let mut pings = connection.ping_pong().map(Pings::new);
-    let window = Arc::new(window::Connection::new(windows));
-    let (mut aimed, mut told, mut leaving) = (0, window::MOST, false);
+    let mut leaving = false;
     poll_fn(|cx| {
         if !leaving && door.activity.is_leaving() {
             leaving = true;
@@ -55,24 +49,13 @@ pub(crate) async fn serve(
         if pings.as_mut().is_some_and(|pings| pings.poll(cx).is_ready()) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        while let Poll::Ready(arrived) = connection.poll_accept(cx) {
-            let Some(arrived) = arrived else { return Poll::Ready(Ok(())) };
+        while let Some(arrived) = ready!(connection.poll_accept(cx)) {
             let (request, respond) = arrived.map_err(io::Error::other)?;
             // At once: its visitor's end may be looked for before the task has its first turn.
             let active = door.activity.request(request.version());
-            let room = (!request.body().is_end_stream()).then(|| window.open());
-            door.tasks.spawn_stream(answer(door.clone(), active, request, respond, room));
+            door.tasks.spawn_stream(answer(door.clone(), active, request, respond));
         }
-        let (all, each) = window.settle();
-        if all != aimed {
-            connection.set_target_window_size(all);
-            aimed = all;
-        }
-        // Fails while he has not heard of the one before.
-        if each != told && connection.set_initial_window_size(each).is_ok() {
-            told = each;
-        }
-        Poll::Pending
+        Poll::Ready(Ok(()))
     })
     .await
 }
@@ -81,8 +64,9 @@ fn builder(settings: &Settings) -> Builder {
     let mut builder = Builder::new();
     let head = settings.max_header_bytes + 32 * settings.max_header_fields + settings.max_uri;
     builder
-        // Whoever sends before he has heard of it has 64 KiB: it must not be less at first.
-        .initial_window_size(window::MOST)
+        .initial_window_size(STREAM_WINDOW)
+        // Enough for every stream's window: a stalled upload never stalls another.
+        .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS)
         .max_concurrent_streams(MAX_STREAMS)
         // WebSocket by HTTP/2 (RFC 8441 3).
         .enable_connect_protocol()
@@ -97,16 +81,15 @@ async fn answer(
     active: Active,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    room: Option<Room>,
 ) {
     let (parts, stream) = request.into_parts();
     let fields = Fields::of(&parts.headers);
     let (body, upgrade, socket) = match parts.method == Method::CONNECT {
         true => {
             let (to, waiting) = oneshot::channel();
-            (Incoming::Nothing, Some(waiting), Some((to, stream, room)))
+            (Incoming::Nothing, Some(waiting), Some((to, stream)))
         }
-        false => (Incoming::Http2(Receiving::request(stream, room)), None, None),
+        false => (Incoming::Http2(Receiving::request(stream)), None, None),
     };
     let mut visiting = visit(door, active, (parts, fields), body, upgrade);
     let response = poll_fn(|cx| match visiting.as_mut().poll(cx) {
@@ -121,9 +104,7 @@ async fn answer(
     match respond.send_response(head, ends) {
         Ok(send) => match accepted {
             // Nobody waits for it only when the exchange is over already.
-            Some((to, receive, room)) => {
-                drop(to.send(Conn::connected(Socket::new(send, receive).with(room))));
-            }
+            Some((to, receive)) => drop(to.send(Conn::connected(Socket::new(send, receive)))),
             None if ends => {}
             None => {
                 let mut sending = Sending::answer(send, body);

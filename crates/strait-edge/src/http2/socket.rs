@@ -9,7 +9,6 @@ use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http2::sending::poll_room;
-use crate::http2::window::Room;
 
 /// Both directions of a stream. Dropped before both have ended, it resets the stream.
 pub(crate) struct Socket {
@@ -18,19 +17,11 @@ pub(crate) struct Socket {
     /// What has come and was not read yet.
     ahead: Bytes,
     shut: bool,
-    /// Of what a visitor sends.
-    room: Option<Room>,
 }
 
 impl Socket {
-    /// Of a stream to a service.
     pub(crate) fn new(send: SendStream<Bytes>, recv: RecvStream) -> Socket {
-        Socket { send, recv, ahead: Bytes::new(), shut: false, room: None }
-    }
-
-    /// The same of a visitor's stream, whose bytes have this place.
-    pub(crate) fn with(self, room: Option<Room>) -> Socket {
-        Socket { room, ..self }
+        Socket { send, recv, ahead: Bytes::new(), shut: false }
     }
 }
 
@@ -62,7 +53,6 @@ impl AsyncRead for Socket {
         this.ahead.advance(bytes);
         // Fails only when the stream has ended, and nobody waits for room then.
         let _ = this.recv.flow_control().release_capacity(bytes);
-        this.room.as_ref().inspect(|room| room.taken(bytes));
         Poll::Ready(Ok(()))
     }
 }

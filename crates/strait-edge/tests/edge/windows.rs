@@ -1,4 +1,4 @@
-//! What bodies by HTTP/2 that nobody takes hold of memory, on both legs.
+//! What answers by HTTP/2 that nobody takes hold of memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -8,10 +8,8 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use strait_edge::{Backend, Entry, Settings, tls::Trust};
-use strait_engine::{
-    Answer, BoxBody, Budget, Carried, EmptyBody, Exchange, Part, ResponseHead, Upstream, next_part,
-};
+use strait_edge::{Backend, Settings, tls::Trust};
+use strait_engine::{Answer, Budget, Carried, Exchange, Upstream};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -24,23 +22,6 @@ const BODY: usize = 512 << 10;
 const MANY: usize = 160;
 /// The least that each has, and a frame.
 const LEAST: usize = 4 << 10;
-
-/// Keeps what it is asked, unread, but for `GET`s, which it answers.
-struct Keeps(mpsc::UnboundedSender<BoxBody>);
-
-impl Upstream for Keeps {
-    fn carry(&self, exchange: Exchange) -> Carried<'_> {
-        let kept = self.0.clone();
-        Box::pin(async move {
-            if exchange.head.method != "GET" {
-                kept.send(exchange.body).unwrap();
-                std::future::pending::<()>().await;
-            }
-            let head = ResponseHead { status: http::StatusCode::OK, headers: Default::default() };
-            Ok(Answer { head, body: Box::new(EmptyBody) })
-        })
-    }
-}
 
 /// Keeps the answers of a service unread, but for the one to `/small`.
 struct Holds(Backend, mpsc::UnboundedSender<Answer>);
@@ -91,69 +72,6 @@ async fn connect(door: &Door) -> (SendRequest<Bytes>, Task<()>) {
     let tcp = TcpStream::connect(door.address).await.unwrap();
     let (sender, connection) = h2::client::handshake(tcp).await.unwrap();
     (sender, task(async move { drop(connection.await) }))
-}
-
-#[tokio::test]
-async fn uploads_that_nobody_takes_hold_what_the_budget_has() {
-    let (kept, mut unread) = mpsc::unbounded_channel();
-    let windows = Budget::new(BUDGET);
-    let entry = entry(Arc::new(Keeps(kept)), Settings::default());
-    let door = open(Entry { windows: windows.clone(), ..entry }).await;
-    let count = Arc::<AtomicUsize>::default();
-    let mut senders = Vec::new();
-    for _ in 0..2 {
-        let (mut sender, connection) = connect(&door).await;
-        for _ in 0..MANY / 2 {
-            let request = Request::post("http://a.example/").body(()).unwrap();
-            let (_answer, stream) = sender.send_request(request, false).unwrap();
-            tokio::spawn(pour(stream, count.clone()));
-            sender = sender.ready().await.unwrap();
-        }
-        senders.push((sender, connection));
-    }
-    let held = soon(settled(&count)).await;
-    let most = BUDGET + MANY * LEAST + senders.len() * 65_535;
-    assert!(held <= most, "{held} bytes wait, {most} at most");
-    assert!(windows.used() <= BUDGET + MANY * LEAST);
-    // Who sends nothing does not wait for them.
-    let mut visitor = Visitor::new(door.address, true).await;
-    let answer = visitor.send(visitor.request("GET", "/", full(""))).await;
-    assert_eq!(answer.status(), 200);
-    drop((senders, visitor));
-    unread.close();
-    while unread.try_recv().is_ok() {}
-    until("all is given back", || windows.used() == 0).await;
-}
-
-#[tokio::test]
-async fn a_stalled_upload_does_not_stall_the_next_one_beside_it() {
-    let (kept, mut unread) = mpsc::unbounded_channel();
-    let entry = entry(Arc::new(Keeps(kept)), Settings::default());
-    let door = open(Entry { windows: Budget::new(64 << 20), ..entry }).await;
-    let count = Arc::<AtomicUsize>::default();
-    let (mut sender, _connection) = connect(&door).await;
-    let mut stalled = Vec::new();
-    // Each fills its window, and the one after it has another.
-    for number in 1..=20 {
-        let request = Request::post("http://a.example/").body(()).unwrap();
-        let (_answer, stream) = sender.send_request(request, false).unwrap();
-        tokio::spawn(pour(stream, count.clone()));
-        sender = sender.ready().await.unwrap();
-        stalled.push(unread.recv().await.unwrap());
-        let before = number * (32 << 10);
-        until("it has a window", || count.load(SeqCst) >= before).await;
-    }
-    let request = Request::post("http://a.example/").body(()).unwrap();
-    let (_answer, stream) = sender.send_request(request, false).unwrap();
-    tokio::spawn(pour(stream, Arc::default()));
-    let mut taken = unread.recv().await.unwrap();
-    let mut bytes = 0;
-    while let Some(part) = soon(next_part(&mut taken)).await {
-        if let Part::Data(data) = part.unwrap() {
-            bytes += data.bytes.len();
-        }
-    }
-    assert_eq!(bytes, BODY);
 }
 
 #[tokio::test]

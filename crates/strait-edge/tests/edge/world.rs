@@ -163,7 +163,6 @@ pub fn entry(upstream: Arc<dyn Upstream>, settings: Settings) -> Entry {
         name: "test".into(),
         upstream,
         settings: Arc::new(settings),
-        windows: Budget::new(1 << 30),
         tls: None,
         cors: Cors::new(vec![PAGE.to_owned()]),
         trusted_proxies: TrustedProxies::default(),
